@@ -1,0 +1,37 @@
+# Two commands do all the set-up on a machine with Python and make: `make demo` and `make test`.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+DEMO := --symbol DEMOUSDT --day 20250101
+
+.PHONY: demo test lint format bench docs clean
+
+$(INSTALLED): pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet -e '.[dev]'
+	touch $@
+
+demo: $(INSTALLED)  ## a seeded two-hour market, walked forward, with a report to open
+	$(BIN)/mmlab synth $(DEMO) --hours 2 --seed 7 --replace
+	$(BIN)/mmlab walkforward $(DEMO) --train-window-min 30 --step-min 5 --fit-method nested_mle --report
+
+test: lint  ## everything that CI checks
+	$(BIN)/python -m pytest -n 2
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(INSTALLED)  ## measure, and rewrite the tables of benchmarks/README.md
+	$(BIN)/python -m benchmarks
+
+docs: $(INSTALLED)  ## rewrite docs/tables.md from the table contracts
+	$(BIN)/mmlab tables --markdown > docs/tables.md
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache build dist

@@ -1,0 +1,126 @@
+"""What to measure: the distances, how long a probe stands, and which hits count."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+
+from mmlab.core.errors import UsageError
+from mmlab.core.schemas import COUNT_RULES, FIT_METHODS
+from mmlab.core.spans import NS_PER_MIN, NS_PER_MS
+
+DEFAULT_DELTAS = (1, 2, 3, 5, 8, 13)
+
+
+@dataclass(frozen=True)
+class ProbeSpec:
+    """Virtual probes: quotes that nobody sent, at every distance of `deltas` on both sides of the mid.
+
+    deltas: distances from the mid in ticks, ascending whole numbers above 0.
+    dwell_ms: how long a probe stands before it is laid anew, ms.
+    mid_move_threshold_ticks: the mid's move that lays it anew earlier, ticks; 0 or less turns that off.
+    count: first_hit, sweeps or all_hits (design section 4).
+    reach: touch (a print at the probe's price hits it) or through (it must be a tick beyond).
+    taker_side: count only prints whose taker came from the other side.
+    max_delta_ticks: the largest distance allowed, None for no bound.
+    """
+
+    deltas: tuple[int, ...] = DEFAULT_DELTAS
+    dwell_ms: int = 60_000
+    mid_move_threshold_ticks: float = 2.0
+    count: str = "first_hit"
+    reach: str = "touch"
+    taker_side: bool = False
+    max_delta_ticks: int | None = 50
+
+    def __post_init__(self) -> None:
+        _check_deltas(self.deltas, self.max_delta_ticks)
+        if self.dwell_ms <= 0:
+            raise UsageError(f"--dwell-ms is {self.dwell_ms}", remedy="a probe must stand for at least 1 ms")
+        _one_of("--count", self.count, COUNT_RULES)
+        _one_of("--reach", self.reach, ("touch", "through"))
+        if not math.isfinite(self.mid_move_threshold_ticks):
+            raise UsageError("--mid-move-threshold-ticks is not a number", remedy="give ticks, or 0 to turn it off")
+
+    @property
+    def dwell_ns(self) -> int:
+        """Dwell in nanoseconds."""
+        return self.dwell_ms * NS_PER_MS
+
+    @property
+    def threshold_half_ticks(self) -> int:
+        """Smallest move of the mid, in half ticks, that lays the probes anew; 0 is never."""
+        return math.ceil(2 * self.mid_move_threshold_ticks) if self.mid_move_threshold_ticks > 0 else 0
+
+
+@dataclass(frozen=True)
+class FitSpec:
+    """How the curve is fitted: the estimator and the least exposure for a distance to be used."""
+
+    fit_method: str = "poisson_mle"
+    min_exposure_s: float = 5.0
+
+    def __post_init__(self) -> None:
+        _one_of("--fit-method", self.fit_method, FIT_METHODS)
+        if not 0 <= self.min_exposure_s < math.inf:
+            raise UsageError(f"--min-exposure-s is {self.min_exposure_s}", remedy="give seconds, 0 or more")
+
+
+@dataclass(frozen=True)
+class ScheduleSpec:
+    """Rolling windows: every `step_min` minutes, a fit on the `train_window_min` minutes before."""
+
+    train_window_min: int = 120
+    step_min: int = 15
+
+    def __post_init__(self) -> None:
+        if self.step_min <= 0:
+            raise UsageError(f"--step-min is {self.step_min}", remedy="give whole minutes above 0")
+        if self.train_window_min <= 0:
+            raise UsageError(f"--train-window-min is {self.train_window_min}", remedy="give whole minutes above 0")
+
+    @property
+    def step_ns(self) -> int:
+        """Step in nanoseconds."""
+        return self.step_min * NS_PER_MIN
+
+    @property
+    def train_ns(self) -> int:
+        """Training span in nanoseconds."""
+        return self.train_window_min * NS_PER_MIN
+
+    @property
+    def bucket_ns(self) -> int:
+        """Largest time bucket that divides both window and step."""
+        return math.gcd(self.step_ns, self.train_ns)
+
+
+def parse_deltas(text: str) -> tuple[int, ...]:
+    """`1,2,3,5,8,13` as whole numbers; raises UsageError naming --deltas."""
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(
+            f"--deltas is {text!r}", remedy="give whole numbers of ticks with commas between, like 1,2,3,5,8,13"
+        ) from None
+
+
+def _check_deltas(deltas: tuple[int, ...], most: int | None) -> None:
+    listed = ",".join(map(str, deltas))
+    if not deltas:
+        raise UsageError("--deltas is empty", remedy="give at least one distance, like 1,2,3,5,8,13")
+    if deltas[0] <= 0:
+        raise UsageError(f"--deltas {listed} starts at {deltas[0]}", remedy="distances begin at 1 tick")
+    if any(b <= a for a, b in itertools.pairwise(deltas)):
+        raise UsageError(f"--deltas {listed} is not ascending", remedy="list each distance once, nearest first")
+    if most is not None and deltas[-1] > most:
+        raise UsageError(
+            f"--deltas reaches {deltas[-1]} ticks, beyond --max-delta-ticks {most}",
+            remedy=f"leave the far ones out, or give --max-delta-ticks {deltas[-1]}",
+        )
+
+
+def _one_of(flag: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise UsageError(f"{flag} is {value!r}", remedy=f"choose one of {', '.join(allowed)}")

@@ -1,0 +1,1 @@
+"""Rank 4: parse, call one flow, print what was written."""

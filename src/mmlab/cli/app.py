@@ -1,0 +1,61 @@
+"""The command `mmlab`: one sub-command for each flow, one place where errors become messages and exit codes."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from mmlab import __version__
+from mmlab.cli import calibrate, data, query, simulate
+from mmlab.cli.console import fault
+from mmlab.core.errors import MmlabError
+
+HELP = """Would that quote have been filled, and would it have paid?
+
+Get a market into the lake (import, synth), measure fill intensity with virtual probes (calibrate),
+carry it forward in time and simulate order by order (walkforward, backtest), then look (report, sql).
+
+Exit codes: 0 fine, 1 a fault in the data, 2 a fault in the command.
+"""
+
+app = typer.Typer(help=HELP, no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False)
+imports = typer.Typer(help="Bring foreign recordings into the lake.", no_args_is_help=True)
+calibrations = typer.Typer(help="Measure how likely a resting quote is to be filled.", no_args_is_help=True)
+app.add_typer(imports, name="import")
+app.command("synth")(data.synth)
+app.add_typer(calibrations, name="calibrate")
+app.command("walkforward")(simulate.walkforward)
+app.command("backtest")(simulate.backtest)
+app.command("report")(query.report)
+app.command("sql")(query.sql)
+app.command("tables")(query.tables)
+imports.command("raw")(data.import_raw)
+calibrations.command("ladder")(calibrate.ladder)
+calibrations.command("schedule")(calibrate.schedule)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"mmlab {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    _version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    """Options of the command itself; the help text is HELP."""
+
+
+def main() -> None:
+    """Run the command line; a fault of the user's or of the data becomes a message, not a traceback."""
+    try:
+        app()
+    except MmlabError as error:
+        fault(error.message, error.remedy)
+        sys.exit(error.exit_code)
+    except OSError as error:
+        fault(f"{error.filename or 'system'}: {error.strerror or error}", "check that it exists, and may be read")
+        sys.exit(1)

@@ -1,0 +1,367 @@
+"""Every table of the lake and of the outputs, declared once.
+
+Times are nanoseconds UTC: `recv_ns` is the recorder's clock, `exch_ns` and `trade_ns` the venue's.
+Prices and quantities are doubles that print shortest as the venue's own decimal text.
+Side and taker are +1 for a buyer, -1 for a seller.
+"""
+
+from __future__ import annotations
+
+import polars as pl
+
+from mmlab.core.table import Column, Rule, Table
+
+LEVELS = 20  # book levels a side kept in `depth` unless told otherwise
+
+RECV = Column("recv_ns", pl.Int64, "when the message was received, recorder's clock", "ns UTC", low=0)
+SEQ = Column("recv_seq", pl.Int64, "number of the message within its run, from 1", low=0)
+RUN = Column("run_id", pl.Int64, "recording run: the recorder's clock at its first message", "ms UTC", low=0)
+EXCH = Column("exch_ns", pl.Int64, "event time, venue's clock", "ns UTC")
+EXCH_OR_NONE = Column("exch_ns", pl.Int64, "event time, venue's clock; null where the venue sends none", "ns UTC", True)
+EPOCH = Column(
+    "epoch_id", pl.Int64, "counts the stretches of one run in which the book was in sync; 0 is unsynced", low=0
+)
+SIDE = Column("side", pl.Int8, "+1 bid or buy, -1 ask or sell", values=(1, -1))
+PRICE = Column("price", pl.Float64, "price", "quote currency", low=0.0)
+QTY = Column("qty", pl.Float64, "quantity", "base currency", low=0.0)
+
+
+def depth(levels: int = LEVELS) -> Table:
+    """The `depth` contract for books kept `levels` deep; level 1 is the touch, deeper ones may be absent."""
+    names = [(side, kind, i) for i in range(1, levels + 1) for side in ("bid", "ask") for kind in ("px", "qty")]
+    ladder = tuple(
+        Column(
+            f"{side}_{kind}_{i}",
+            pl.Float64,
+            f"{'price' if kind == 'px' else 'quantity'} of {side} level {i}",
+            "quote currency" if kind == "px" else "base currency",
+            nullable=i > 1,
+        )
+        for side, kind, i in names
+    )
+    update = Column("update_id", pl.Int64, "the venue's id of the last update in the book")
+    return Table(
+        "depth",
+        "the top levels of the book after one update, only while synced and two-sided",
+        (RECV, EXCH_OR_NONE, SEQ, RUN, EPOCH, update, *ladder),
+        key=("recv_ns", "recv_seq"),
+        order=("recv_ns", "recv_seq"),
+        rules=(Rule("book is not crossed", pl.col("bid_px_1") < pl.col("ask_px_1")),),
+    )
+
+
+DEPTH = depth()
+
+DIFFS = Table(
+    "diffs",
+    "one changed level of one raw book update (an update that changes none has one row of side 0)",
+    (
+        RECV,
+        EXCH,
+        SEQ,
+        RUN,
+        EPOCH,
+        Column("first_id", pl.Int64, "first update id in the message"),
+        Column("last_id", pl.Int64, "last update id in the message"),
+        Column("prev_id", pl.Int64, "last id of the message before, where the venue sends it", nullable=True),
+        Column("side", pl.Int8, "+1 bid, -1 ask, 0 nothing changed", values=(1, -1, 0)),
+        Column("price", pl.Float64, "level's price", "quote currency", nullable=True),
+        Column("qty", pl.Float64, "level's new quantity; 0 removes it", "base currency", nullable=True),
+    ),
+    key=("recv_ns", "recv_seq", "side", "price"),
+)
+
+SNAPSHOTS = Table(
+    "snapshots",
+    "one level of a REST snapshot of the book",
+    (
+        RECV,
+        SEQ,
+        RUN,
+        Column("event_id", pl.Int64, "row of `events` that loaded it"),
+        Column("last_update_id", pl.Int64, "the venue's id of the last update in the snapshot"),
+        SIDE,
+        PRICE,
+        QTY,
+    ),
+    key=("recv_ns", "recv_seq", "side", "price"),
+)
+
+
+def _prints(name: str, row: str, id_doc: str) -> Table:
+    return Table(
+        name,
+        row,
+        (
+            RECV,
+            EXCH,
+            Column("trade_ns", pl.Int64, "time of the match, venue's clock", "ns UTC"),
+            SEQ,
+            RUN,
+            Column("trade_id", pl.Int64, id_doc),
+            PRICE,
+            QTY,
+            Column("taker", pl.Int8, "+1 the buyer took, -1 the seller took", values=(1, -1)),
+            Column("source", pl.String, "ws: received live; rest: filled in later", values=("ws", "rest")),
+        ),
+        key=("recv_ns", "recv_seq"),
+        order=("recv_ns", "recv_seq"),
+        rules=(Rule("price and qty are above 0", (pl.col("price") > 0) & (pl.col("qty") > 0)),),
+    )
+
+
+TRADES = _prints("trades", "one print of the trade tape", "the venue's trade id")
+AGG_TRADES = _prints("agg_trades", "one aggregated print of the trade tape", "the venue's aggregate id")
+
+BOOK_TICKER = Table(
+    "book_ticker",
+    "best bid and ask, as the venue pushed them",
+    (
+        RECV,
+        EXCH_OR_NONE,
+        SEQ,
+        RUN,
+        Column("update_id", pl.Int64, "the venue's book update id"),
+        Column("bid_px", pl.Float64, "best bid", "quote currency"),
+        Column("bid_qty", pl.Float64, "quantity at the best bid", "base currency"),
+        Column("ask_px", pl.Float64, "best ask", "quote currency"),
+        Column("ask_qty", pl.Float64, "quantity at the best ask", "base currency"),
+    ),
+    key=("recv_ns", "recv_seq"),
+    order=("recv_ns", "recv_seq"),
+)
+
+EVENT_KINDS = (
+    "run_start",
+    "run_stop",
+    "snapshot_loaded",
+    "sync",
+    "resync",
+    "gap",
+    "clock_step",
+    "quarantine",
+    "one_sided",
+)
+
+EVENTS = Table(
+    "events",
+    "one entry of the recording ledger",
+    (
+        RECV,
+        Column("event_id", pl.Int64, "number of the entry within its run, from 1", low=1),
+        RUN,
+        EPOCH,
+        Column("kind", pl.String, "what happened", values=EVENT_KINDS),
+        Column("details", pl.String, "the particulars, a JSON object"),
+    ),
+    key=("run_id", "event_id"),
+    order=("run_id", "event_id"),
+)
+
+GAPS = Table(
+    "gaps",
+    "a declared hole: what is missing between two instants",
+    (
+        Column("from_ns", pl.Int64, "last message received before the hole", "ns UTC", low=0),
+        Column("to_ns", pl.Int64, "first message received after it", "ns UTC", low=0),
+        RUN,
+        Column("stream", pl.String, "depth or trade"),
+        Column("first_missing", pl.Int64, "first id that never came", nullable=True),
+        Column("last_missing", pl.Int64, "last id that never came", nullable=True),
+        Column("reason", pl.String, "why it is known to be missing"),
+    ),
+    order=("from_ns",),
+    rules=(Rule("a hole ends after it starts", pl.col("from_ns") <= pl.col("to_ns")),),
+)
+
+QUARANTINE = Table(
+    "quarantine",
+    "one input line that could not be read, kept byte for byte",
+    (
+        RUN,
+        Column("source", pl.String, "name of the input file"),
+        Column("line_no", pl.Int64, "line of the file, from 1", low=1),
+        Column("reason", pl.String, "what was wrong with it"),
+        Column("raw", pl.Binary, "the line as it stood"),
+    ),
+    key=("run_id", "source", "line_no"),
+)
+
+BARS = Table(
+    "bars",
+    "one candle",
+    (
+        Column("open_ns", pl.Int64, "start of the bar", "ns UTC", low=0),
+        *(Column(n, pl.Float64, f"{n} price", "quote currency", low=0.0) for n in ("open", "high", "low", "close")),
+        Column("volume", pl.Float64, "traded quantity", "base currency", low=0.0),
+        Column("buy_volume", pl.Float64, "of which buyers took", "base currency", nullable=True),
+        Column("n_trades", pl.Int64, "prints in the bar", nullable=True),
+    ),
+    key=("open_ns",),
+    order=("open_ns",),
+    rules=(Rule("high is the highest, low the lowest", pl.col("high") >= pl.max_horizontal("open", "close", "low")),),
+)
+
+FUNDING = Table(
+    "funding",
+    "one funding settlement",
+    (
+        Column("ts_ns", pl.Int64, "settlement time, venue's clock", "ns UTC", low=0),
+        Column("rate", pl.Float64, "paid by longs to shorts, as a fraction of the notional", "1"),
+    ),
+    key=("ts_ns",),
+    order=("ts_ns",),
+)
+
+QUOTE_SIDES = ("bid", "ask", "both")
+COUNT_RULES = ("first_hit", "sweeps", "all_hits")
+PROBE_SIDE = Column("side", pl.String, "bid, ask, or both pooled (hits and exposures added)", values=QUOTE_SIDES)
+COUNT_RULE = Column("count_rule", pl.String, "which hits of a probe count", values=COUNT_RULES)
+TRAIN = (
+    Column("train_start_ns", pl.Int64, "start of the training span, inclusive", "ns UTC"),
+    Column("train_end_ns", pl.Int64, "end of the training span, exclusive", "ns UTC"),
+)
+
+POINTS = Table(
+    "points",
+    "exposure and hits of the probes at one distance and side in one time bucket (sums are additive)",
+    (
+        Column("bucket_start_ns", pl.Int64, "start of the bucket, inclusive", "ns UTC"),
+        Column("bucket_end_ns", pl.Int64, "end of the bucket, exclusive", "ns UTC"),
+        PROBE_SIDE,
+        Column("delta_ticks", pl.Int64, "distance of the probe from the mid at its anchor", "ticks", low=1),
+        COUNT_RULE,
+        Column("exposure_ns", pl.Int64, "time at risk, an exact integer", "ns", low=0),
+        Column("exposure_s_total", pl.Float64, "time at risk", "s", low=0.0),
+        Column("fills_total", pl.Int64, "hits", low=0),
+        Column("ring_fills", pl.Int64, "hits that reached this distance but not the next one", low=0),
+        Column("qty_total", pl.Float64, "quantity of the prints counted", "base currency", low=0.0),
+        Column("lambda_total", pl.Float64, "fills_total / exposure_s_total; null without exposure", "1/s", True),
+        Column("usable", pl.Boolean, "exposure reaches the minimum asked for"),
+    ),
+    key=("bucket_start_ns", "side", "delta_ticks"),
+    order=("bucket_start_ns",),
+)
+
+FIT_METHODS = ("poisson_mle", "log_linear", "nested_mle")
+
+FITS = Table(
+    "fits",
+    "lambda(delta) = A exp(-k delta) fitted to the points of one training span and side",
+    (
+        *TRAIN,
+        PROBE_SIDE,
+        Column("fit_method", pl.String, "estimator", values=FIT_METHODS),
+        COUNT_RULE,
+        Column("A", pl.Float64, "intensity at the mid, one side", "1/s", True),
+        Column("k", pl.Float64, "decay", "1/tick", True),
+        Column("se_log_A", pl.Float64, "standard error of ln A", "1", True),
+        Column("se_k", pl.Float64, "standard error of k", "1/tick", True),
+        Column("A_low", pl.Float64, "95% interval of A, lower end", "1/s", True),
+        Column("A_high", pl.Float64, "95% interval of A, upper end", "1/s", True),
+        Column("k_low", pl.Float64, "95% interval of k, lower end", "1/tick", True),
+        Column("k_high", pl.Float64, "95% interval of k, upper end", "1/tick", True),
+        Column("deviance", pl.Float64, "Poisson deviance of the fit", "1", True),
+        Column("dispersion", pl.Float64, "Pearson chi-square per degree of freedom", "1", True),
+        Column("points_used", pl.Int64, "distances with enough exposure", low=0),
+        Column("fills_total", pl.Int64, "hits at the nearest usable distance", low=0),
+        Column("exposure_s", pl.Float64, "time covered by probes on one side", "s", low=0.0),
+        Column("ok", pl.Boolean, "A and k are identified by the data"),
+        Column("reason", pl.String, "why not, empty when ok"),
+    ),
+    key=("train_start_ns", "train_end_ns", "side"),
+)
+
+WINDOWS = Table(
+    "windows",
+    "one step of a schedule: the parameters in force and the past they were fitted on",
+    (
+        Column("start_ns", pl.Int64, "start of the step, inclusive", "ns UTC"),
+        Column("end_ns", pl.Int64, "end of the step, exclusive", "ns UTC"),
+        *TRAIN,
+        Column("A", pl.Float64, "intensity at the mid, one side; null before the first good fit", "1/s", True),
+        Column("k", pl.Float64, "decay; null before the first good fit", "1/tick", True),
+        Column("source", pl.String, "fit, carried forward, or none yet", values=("fit", "carry_forward", "none")),
+        Column("reason", pl.String, "why the window's own fit was not used, empty for a fit"),
+        Column("age_steps", pl.Int64, "steps since the fit in force was made", nullable=True),
+        Column("coverage", pl.Float64, "share of the training span covered by probes", "1", low=0.0),
+        Column("fills_total", pl.Int64, "hits at the nearest usable distance, both sides", low=0),
+    ),
+    key=("start_ns",),
+    order=("start_ns",),
+)
+
+ORDER_ACTIONS = ("PLACE", "REJECT", "SKIP", "CANCEL_REQ", "CANCEL_ACK", "EXPIRE", "FILL", "CLOSE_FILLED")
+ORDER_STATUSES = ("OPEN", "CANCEL_PENDING", "CANCELLED", "EXPIRED", "FILLED", "REJECTED", "SKIPPED")
+
+ORDERS = Table(
+    "orders",
+    "one step in the life of an order",
+    (
+        Column("recv_ns", pl.Int64, "when it happened", "ns UTC"),
+        Column("order_id", pl.Int64, "number of the order within the run, from 1; 0 for a quote never sent", low=0),
+        Column("action", pl.String, "what happened", values=ORDER_ACTIONS),
+        Column("status", pl.String, "the order's status after it", values=ORDER_STATUSES),
+        SIDE,
+        PRICE,
+        QTY,
+        Column("remaining_qty", pl.Float64, "not yet filled", "base currency", low=0.0),
+        Column("active_recv_ns", pl.Int64, "from when it can be filled", "ns UTC"),
+        Column("expire_recv_ns", pl.Int64, "when its time to live ends; null for GTC", "ns UTC", True),
+        Column("cancel_req_ns", pl.Int64, "when its cancel was sent", "ns UTC", True),
+        Column("cancel_effective_ns", pl.Int64, "when its cancel takes effect", "ns UTC", True),
+        Column("reject_reason", pl.String, "why it was refused or never sent, else empty"),
+        Column("cancel_reason", pl.String, "why it was cancelled, else empty"),
+    ),
+    order=("recv_ns",),
+)
+
+FILLS = Table(
+    "fills",
+    "one execution of an own order",
+    (
+        Column("recv_ns", pl.Int64, "when it was filled", "ns UTC"),
+        Column("order_id", pl.Int64, "the order", low=1),
+        SIDE,
+        PRICE,
+        QTY,
+        Column("fee", pl.Float64, "fee paid (negative: rebate received)", "quote currency"),
+        Column("liquidity", pl.String, "maker or taker", values=("maker", "taker")),
+        Column("reason", pl.String, "the fill model's rule that filled it", values=("trade_cross", "poisson", "taker")),
+        Column("mid", pl.Float64, "mid at the fill", "quote currency"),
+    ),
+    order=("recv_ns",),
+)
+
+STATE = Table(
+    "state",
+    "the account, at every quote decision and after every fill",
+    (
+        Column("recv_ns", pl.Int64, "when", "ns UTC"),
+        Column("inventory", pl.Float64, "position", "base currency"),
+        Column("cash", pl.Float64, "cash after fees", "quote currency"),
+        Column("mid", pl.Float64, "mid of the book", "quote currency"),
+        Column("mtm_value", pl.Float64, "cash + inventory * mid", "quote currency"),
+        Column("open_orders", pl.Int64, "own orders that may still be filled", low=0),
+        Column("bid_px", pl.Float64, "own best bid at work", "quote currency", True),
+        Column("ask_px", pl.Float64, "own best ask at work", "quote currency", True),
+    ),
+    order=("recv_ns",),
+)
+
+METRICS = Table(
+    "metrics",
+    "one figure of a run",
+    (
+        Column("metric", pl.String, "name"),
+        Column("value", pl.Float64, "value; null where the run does not define it", nullable=True),
+        Column("unit", pl.String, "unit"),
+    ),
+    key=("metric",),
+)
+
+LAKE_TABLES = (
+    DEPTH, DIFFS, SNAPSHOTS, TRADES, AGG_TRADES, BOOK_TICKER, EVENTS, GAPS, QUARANTINE, BARS, FUNDING,
+)  # fmt: skip
+RUN_TABLES = (POINTS, FITS, WINDOWS, ORDERS, FILLS, STATE, METRICS)
+TABLES = {table.name: table for table in LAKE_TABLES + RUN_TABLES}

@@ -1,0 +1,1 @@
+"""Rank 2: the backtest, order by order."""

@@ -1,0 +1,1 @@
+"""Rank 2: recorded or made-up market data, turned into research-ready tables."""

@@ -1,0 +1,163 @@
+"""The batched fits equal slow general-purpose ones, and say so when the data do not identify the curve."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import minimize
+
+from mmlab.calib.fit import REASONS, curves
+from mmlab.calib.points import Window
+from mmlab.calib.spec import FitSpec
+
+DELTAS = (1, 2, 3, 5, 8, 13)
+
+
+def window(hits, rings=None, exposure_s=None) -> Window:
+    """One window whose three sides hold the same points; shape (1, 3, n_deltas)."""
+
+    def three(row):
+        return np.repeat(np.asarray(row, np.int64)[None, None, :], 3, axis=1)
+
+    exposure = np.full(len(hits), 1000) if exposure_s is None else np.asarray(exposure_s)
+    return Window(
+        three((exposure * 1e9).astype(np.int64)),
+        three(hits),
+        three(hits if rings is None else rings),
+        np.array([10**12]),
+    )
+
+
+def drawn(seed: int, A: float, k: float):
+    """Random exposures and Poisson hits of a true curve, and the disjoint rings of another draw."""
+    rng = np.random.default_rng(seed)
+    exposure = rng.uniform(500, 5000, len(DELTAS)).round(3)
+    rate = A * np.exp(-k * np.array(DELTAS))
+    ring_rate = rate - np.append(rate[1:], 0.0)
+    return exposure, rng.poisson(rate * exposure), rng.poisson(ring_rate * exposure)
+
+
+def slow_fit(exposure, counts, nested):
+    """Minimise the negative log-likelihood of (ln A, k) with a general optimizer."""
+    x = np.array(DELTAS, float)
+
+    def rate(p):
+        r = np.exp(p[0] - p[1] * x)
+        return r - np.append(r[1:], 0.0) if nested else r
+
+    def loss(p):
+        mu = rate(p) * exposure
+        return float(np.sum(mu - counts * np.log(np.maximum(mu, 1e-300))))
+
+    best = minimize(loss, [0.0, 0.3], method="Nelder-Mead", options={"xatol": 1e-11, "fatol": 1e-11, "maxiter": 20_000})
+    h = 1e-4
+    hessian = np.array(
+        [
+            [
+                (
+                    loss(best.x + h * (np.eye(2)[i] + np.eye(2)[j]))
+                    - loss(best.x + h * (np.eye(2)[i] - np.eye(2)[j]))
+                    - loss(best.x - h * (np.eye(2)[i] - np.eye(2)[j]))
+                    + loss(best.x - h * (np.eye(2)[i] + np.eye(2)[j]))
+                )
+                / (4 * h * h)
+                for j in range(2)
+            ]
+            for i in range(2)
+        ]
+    )
+    return best.x, hessian
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10**6), A=st.floats(0.3, 5), k=st.floats(0.05, 0.8), nested=st.booleans())
+def test_likelihood_fits_equal_a_general_optimizer(seed, A, k, nested):
+    """poisson_mle and nested_mle find the maximum that Nelder-Mead finds, far faster."""
+    exposure, hits, rings = drawn(seed, A, k)
+    method = "nested_mle" if nested else "poisson_mle"
+    got = curves(window(hits, rings, exposure), DELTAS, FitSpec(fit_method=method))
+    (log_A, slow_k), hessian = slow_fit(exposure, rings if nested else hits, nested)
+    assert got.reason[0, 2] in (0, REASONS.index("flat curve: k is not distinguishable from 0"))
+    assert np.log(got.A[0, 2]) == pytest.approx(log_A, abs=2e-5)
+    assert got.k[0, 2] == pytest.approx(slow_k, abs=1e-5)
+    if not nested:  # with the log link the observed information is the expected one
+        covariance = np.linalg.inv(hessian)
+        assert got.se_log_A[0, 2] == pytest.approx(np.sqrt(covariance[0, 0]), rel=1e-3)
+        assert got.se_k[0, 2] == pytest.approx(np.sqrt(covariance[1, 1]), rel=1e-3)
+
+
+def test_nested_errors_cover_the_truth_in_95_of_100_draws():
+    """On 2,000 draws of the disjoint rings the 95% intervals of A and of k cover 93 to 97%."""
+    A, k, covered = 1.5, 0.25, np.zeros(2)
+    for seed in range(2000):
+        exposure, hits, rings = drawn(seed, A, k)
+        got = curves(window(hits, rings, exposure), DELTAS, FitSpec(fit_method="nested_mle"))
+        covered += [
+            abs(np.log(got.A[0, 0] / A)) < 1.96 * got.se_log_A[0, 0],
+            abs(got.k[0, 0] - k) < 1.96 * got.se_k[0, 0],
+        ]
+    assert ((covered / 2000 > 0.93) & (covered / 2000 < 0.97)).all(), covered / 2000
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_log_linear_equals_polyfit_weighted_by_the_root_of_hits(seed):
+    """numpy's polyfit squares its weights, so hits enter as their root."""
+    exposure, hits, _ = drawn(seed, 2.0, 0.4)
+    kept = hits > 0
+    slope, intercept = np.polyfit(np.array(DELTAS)[kept], np.log(hits[kept] / exposure[kept]), 1, w=np.sqrt(hits[kept]))
+    got = curves(window(hits, None, exposure), DELTAS, FitSpec(fit_method="log_linear"))
+    assert got.k[0, 0] == pytest.approx(-slope, rel=1e-9)
+    assert got.A[0, 0] == pytest.approx(np.exp(intercept), rel=1e-9)
+
+
+def test_distances_without_hits_pull_the_curve_down():
+    """A zero is information: the fit with two far zeros decays faster than the fit without them."""
+    with_zeros = curves(window([900, 500, 250, 60, 0, 0]), DELTAS, FitSpec())
+    without = curves(window([900, 500, 250, 60], exposure_s=[1000] * 4), DELTAS[:4], FitSpec())
+    assert with_zeros.k[0, 0] > without.k[0, 0]
+    assert with_zeros.points_used[0, 0] == 6
+
+
+@pytest.mark.parametrize("method", ["poisson_mle", "log_linear", "nested_mle"])
+@pytest.mark.parametrize(
+    ("hits", "exposure", "reason"),
+    [
+        ([5, 4, 3, 2, 1, 1], [1000, 1, 1, 1, 1, 1], "fewer than two distances with enough exposure"),
+        ([0] * 6, [1000] * 6, "no hits"),
+        ([7, 0, 0, 0, 0, 0], [1000] * 6, "all hits at one distance: k is not identified"),
+    ],
+)
+def test_what_the_data_do_not_identify_is_said(method, hits, exposure, reason):
+    """No number is returned silently for a curve that is not there."""
+    got = curves(window(hits, None, exposure), DELTAS, FitSpec(fit_method=method))
+    assert REASONS[got.reason[0, 2]] == reason
+
+
+@pytest.mark.parametrize("method", ["poisson_mle", "log_linear"])
+@pytest.mark.parametrize("hits", [[100, 101, 99, 100, 100, 100], [10, 20, 40, 80, 160, 320]])
+def test_a_flat_or_rising_curve_is_not_ok(method, hits):
+    """k at or below 0 within its error is reported as flat, with its figures."""
+    got = curves(window(hits), DELTAS, FitSpec(fit_method=method))
+    assert REASONS[got.reason[0, 2]] == "flat curve: k is not distinguishable from 0"
+    assert np.isfinite(got.k[0, 2])
+
+
+def test_distances_of_thousands_of_ticks_do_not_underflow():
+    """BTCUSDT quotes are thousands of ticks wide: the fit works in the units it is given."""
+    deltas = (100, 1000, 3000, 10_000, 30_000)
+    rate = 0.5 * np.exp(-2e-4 * np.array(deltas))
+    got = curves(window((rate * 1e6).astype(int), exposure_s=[10**6] * 5), deltas, FitSpec())
+    assert got.k[0, 0] == pytest.approx(2e-4, rel=1e-3)
+    assert got.A[0, 0] == pytest.approx(0.5, rel=1e-3)
+
+
+def test_windows_are_fitted_independently_of_each_other():
+    """A batch gives the rows that one window at a time gives."""
+    rows = [drawn(seed, 1.0, 0.3) for seed in range(5)]
+    alone = [curves(window(h, r, e), DELTAS, FitSpec()).k[0, 0] for e, h, r in rows]
+    single = [window(h, r, e) for e, h, r in rows]
+    joined = Window(*(np.concatenate([getattr(w, name) for w in single]) for name in Window.__dataclass_fields__))
+    assert curves(joined, DELTAS, FitSpec()).k[:, 0].tolist() == alone

@@ -1,0 +1,97 @@
+"""House rules that a reviewer would forget: ranks, allow-lists, sizes, and documents that match the code."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCE = ROOT / "src" / "mmlab"
+FILES = sorted(SOURCE.rglob("*.py"))
+RANKS = {"core": 0, "venues": 1, "store": 2, "tape": 2, "calib": 2, "sim": 2, "report": 2, "flows": 3, "cli": 4}
+ALLOWED = {
+    ("socket", "websockets", "http", "urllib", "asyncio", "ssl", "httpx2"): set(),
+    ("pathlib", "os", "shutil", "tempfile", "io", "gzip"): {"store", "flows", "cli"},
+    ("duckdb",): {"store/sql.py"},
+    ("random", "uuid", "secrets"): set(),
+    ("time",): {"flows"},
+}
+CLOCKS = {"now", "utcnow", "today", "time", "time_ns", "perf_counter", "monotonic"}
+RANDOM = {"default_rng", "SeedSequence", "Generator", "PCG64", "Philox"}
+
+
+def name(path: Path) -> str:
+    """`calib/fit.py`."""
+    return path.relative_to(SOURCE).as_posix()
+
+
+def imports(path: Path) -> list[str]:
+    """Every module that a file imports, dotted."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name(path)}: relative import"
+            found.append(str(node.module))
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_an_import_points_only_to_a_lower_rank(path):
+    """Rooms of one rank never import each other; only flows knows two rooms."""
+    room = path.relative_to(SOURCE).parts[0]
+    for module in imports(path):
+        if not module.startswith("mmlab."):
+            continue
+        target = module.split(".")[1]
+        assert room in RANKS, f"mmlab's top files import nothing of it: {module}"
+        assert target == room or RANKS[target] < RANKS[room], f"{name(path)} imports {module}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_sockets_paths_duckdb_and_clocks_stay_in_their_rooms(path):
+    """What touches the world is found in one place each."""
+    room = path.relative_to(SOURCE).parts[0]
+    for module in imports(path):
+        for banned, rooms in ALLOWED.items():
+            if module.split(".")[0] in banned:
+                assert room in rooms or name(path) in rooms, f"{name(path)} imports {module}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_only_flows_reads_the_clock_and_every_generator_is_seeded(path):
+    """Same inputs, spec and seed give the same bytes, because nothing else enters."""
+    room = path.relative_to(SOURCE).parts[0]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+            continue
+        owner = ast.unparse(node.func.value)
+        if node.func.attr in CLOCKS and owner in {"time", "datetime", "date", "datetime.datetime"}:
+            assert room == "flows", f"{name(path)}:{node.lineno} reads the clock"
+        if node.func.attr in RANDOM:
+            assert node.args or node.keywords, f"{name(path)}:{node.lineno} draws without a seed"
+        assert not owner.endswith("np.random") or node.func.attr in RANDOM, f"{name(path)}:{node.lineno} global seed"
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_files_and_functions_stay_small_and_say_their_job(path):
+    """At most 300 lines a file; 60 a function, but for compiled kernels; a first line that tells the job."""
+    text = path.read_text()
+    tree = ast.parse(text)
+    assert ast.get_docstring(tree), f"{name(path)} does not say its job"
+    assert text.count("\n") <= 330, f"{name(path)} has {text.count(chr(10))} lines"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            kernel = any("njit" in ast.unparse(d) for d in node.decorator_list)
+            lines = (node.end_lineno or 0) - node.body[0].lineno
+            assert lines <= (100 if kernel else 60), f"{name(path)}: {node.name} has {lines} lines"
+
+
+def test_every_table_is_documented_as_its_contract_says():
+    """docs/tables.md is what `mmlab tables --markdown` prints."""
+    from mmlab.flows.tables import markdown
+
+    assert (ROOT / "docs" / "tables.md").read_text() == markdown(), "run `make docs`"
