@@ -144,33 +144,29 @@ def _fit_one(T: Floats, N: Floats, x: Floats, method: int, out: Floats) -> int:
 
 
 @njit(cache=True)
-def _shape(x: Floats, k: float, nested: bool, s: Floats, g: Floats) -> None:
+def _shape(x: Floats, i: int, k: float, nested: bool) -> tuple[float, float]:
     """s_i(k), and g_i = d ln s_i / dk, relative to the first distance so that nothing underflows early."""
-    n = x.size
-    for i in range(n):
-        near = x[i] - x[0]
-        if nested and i + 1 < n:
-            width = x[i + 1] - x[i]
-            gone = -np.expm1(-k * width)
-            s[i] = np.exp(-k * near) * gone
-            g[i] = -near + width * (1.0 - gone) / gone
-        else:
-            s[i], g[i] = np.exp(-k * near), -near
+    near = x[i] - x[0]
+    if not nested or i + 1 == x.size:
+        return np.exp(-k * near), -near
+    width = x[i + 1] - x[i]
+    gone = -np.expm1(-k * width)
+    return np.exp(-k * near) * gone, width * (1.0 - gone) / gone - near
 
 
 @njit(cache=True)
 def _likelihood(T: Floats, N: Floats, x: Floats, nested: bool, out: Floats) -> float:
     """Maximum likelihood: the root in k of the profile score; returns k, nan if there is none."""
-    total, span, gap = N.sum(), x[-1] - x[0], np.diff(x).min()
-    s, g = np.empty(x.size), np.empty(x.size)
+    n, total, span, gap = x.size, N.sum(), x[-1] - x[0], np.diff(x).min()
     low, high = (0.0 if nested else -LOG_RANGE / span), LOG_RANGE / gap
-    k: float = 1.0 / span
+    k: float = _line(T, N, x)[1]  # a good start: the straight line through the logarithms
+    k = k if k > low else 1.0 / span
     for _ in range(300):
-        _shape(x, k, nested, s, g)
-        w = T * s
-        mean = (w * g).sum() / w.sum()
-        score = (N * g).sum() / total - mean
-        spread = (w * (g - mean) ** 2).sum() / w.sum()
+        w, wg, wgg, Ng = 0.0, 0.0, 0.0, 0.0
+        for i in range(n):
+            s, g = _shape(x, i, k, nested)
+            w, wg, wgg, Ng = w + T[i] * s, wg + T[i] * s * g, wgg + T[i] * s * g * g, Ng + N[i] * g
+        score, spread = Ng / total - wg / w, wgg / w - (wg / w) ** 2
         newton = score / spread if spread > 0 else np.inf
         if abs(newton) <= 1e-12 * abs(k):
             break
@@ -178,40 +174,52 @@ def _likelihood(T: Floats, N: Floats, x: Floats, nested: bool, out: Floats) -> f
         k = k + newton if low < k + newton < high else (low + high) / 2
     if k * span < 1e-9 and nested:
         return np.nan
-    _shape(x, k, nested, s, g)
-    A0 = total / (T * s).sum()
-    mu = A0 * T * s
-    _errors(mu, N, g - x[0], out)
-    out[0], out[1] = A0 * np.exp(k * x[0]), k
+    mu, grad, mass = np.empty(n), np.empty(n), 0.0
+    for i in range(n):
+        s, g = _shape(x, i, k, nested)
+        mu[i], grad[i], mass = T[i] * s, g - x[0], mass + T[i] * s
+    _errors(mu * (total / mass), N, grad, out)
+    out[0], out[1] = total / mass * np.exp(k * x[0]), k
     return k
 
 
 @njit(cache=True)
-def _log_linear(T: Floats, N: Floats, x: Floats, out: Floats) -> float:
-    """Weighted least squares of ln(N / T) on x with weights N; returns k."""
-    w, y = N, np.zeros(x.size)
+def _line(T: Floats, N: Floats, x: Floats) -> tuple[float, float, float, float]:
+    """Least squares of ln(N / T) on x with weights N: ln A, k and their standard errors."""
+    w, wx, wy, wxx, wxy = 0.0, 0.0, 0.0, 0.0, 0.0
     for i in range(x.size):
         if N[i] > 0:
-            y[i] = np.log(N[i] / T[i])
-    x_mean, y_mean = (w * x).sum() / w.sum(), (w * y).sum() / w.sum()
-    k: float = -(w * (x - x_mean) * (y - y_mean)).sum() / (w * (x - x_mean) ** 2).sum()
-    A = np.exp(y_mean + k * x_mean)
-    _errors(A * T * np.exp(-k * x), N, -x, out)
-    out[2] = np.sqrt((w * x**2).sum() / (w.sum() * (w * (x - x_mean) ** 2).sum()))
-    out[3] = 1.0 / np.sqrt((w * (x - x_mean) ** 2).sum())
-    out[0], out[1] = A, k
+            y = np.log(N[i] / T[i])
+            w, wx, wy, wxx, wxy = (
+                w + N[i],
+                wx + N[i] * x[i],
+                wy + N[i] * y,
+                wxx + N[i] * x[i] ** 2,
+                wxy + N[i] * x[i] * y,
+            )
+    det = w * wxx - wx * wx
+    k = -(w * wxy - wx * wy) / det
+    return (wy + k * wx) / w, k, np.sqrt(wxx / det), np.sqrt(w / det)
+
+
+@njit(cache=True)
+def _log_linear(T: Floats, N: Floats, x: Floats, out: Floats) -> float:
+    """Weighted least squares of the logarithms; returns k."""
+    log_A, k, se_log_A, se_k = _line(T, N, x)
+    _errors(np.exp(log_A - k * x) * T, N, -x, out)
+    out[0], out[1], out[2], out[3] = np.exp(log_A), k, se_log_A, se_k
     return k
 
 
 @njit(cache=True)
 def _errors(mu: Floats, N: Floats, g: Floats, out: Floats) -> None:
     """Standard errors from the Fisher information of (ln A, k), deviance and Pearson dispersion."""
-    s0, s1, s2 = mu.sum(), (mu * g).sum(), (mu * g * g).sum()
-    det = s0 * s2 - s1 * s1
-    out[2], out[3] = np.sqrt(s2 / det), np.sqrt(s0 / det)
-    deviance, pearson = 0.0, 0.0
+    s0, s1, s2, deviance, pearson = 0.0, 0.0, 0.0, 0.0, 0.0
     for i in range(mu.size):
+        s0, s1, s2 = s0 + mu[i], s1 + mu[i] * g[i], s2 + mu[i] * g[i] * g[i]
         deviance += 2.0 * ((N[i] * np.log(N[i] / mu[i]) if N[i] > 0 else 0.0) - (N[i] - mu[i]))
         pearson += (N[i] - mu[i]) ** 2 / mu[i]
+    det = s0 * s2 - s1 * s1
+    out[2], out[3] = np.sqrt(s2 / det), np.sqrt(s0 / det)
     out[4] = deviance
     out[5] = pearson / (mu.size - 2) if mu.size > 2 else np.nan

@@ -26,7 +26,7 @@ from numba import njit
 from mmlab.calib.probes import Intervals, Ints, column
 from mmlab.calib.spec import ProbeSpec
 from mmlab.core.errors import DataError
-from mmlab.core.instrument import Instrument
+from mmlab.core.instrument import OFF_GRID, Instrument
 from mmlab.core.schemas import COUNT_RULES
 
 TRADE_COLUMNS = ("recv_ns", "recv_seq", "trade_ns", "trade_id", "price", "qty", "taker")
@@ -73,9 +73,10 @@ def sums(
     off, hits, rings, lots, bad = _count(
         (laid.start_ns, laid.start_seq, laid.end_ns, laid.end_seq, laid.mid2),
         tuple(column(trades, name) for name in ("recv_ns", "recv_seq", "trade_ns", "trade_id")),
-        instrument.ticks.to_steps(column(trades, "price")),
-        instrument.lots.to_steps(column(trades, "qty")),
+        column(trades, "price"),
+        column(trades, "qty"),
         column(trades, "taker"),
+        (instrument.ticks.per_unit, instrument.lots.per_unit),
         rank_of,
         (origin_ns, bucket_ns, n_buckets, deltas.size),
         COUNT_RULES.index(spec.count),
@@ -83,6 +84,8 @@ def sums(
         spec.taker_side,
     )
     if bad >= 0:
+        instrument.ticks.to_steps(column(trades, "price"))  # these name the price or quantity off its grid
+        instrument.lots.to_steps(column(trades, "qty"))
         raise DataError(f"trades row {bad} is earlier than the row before it", remedy="sort by recv_ns, recv_seq")
     hits, lots, off = (np.cumsum(a, axis=2)[:, :, :-1] for a in (hits, lots, off))
     if spec.count != "first_hit":
@@ -114,16 +117,20 @@ def _covered(start_ns: Ints, end_ns: Ints, origin_ns: int, bucket_ns: int, n_buc
 def _count(
     laid: tuple[Ints, Ints, Ints, Ints, Ints],
     tape: tuple[Ints, ...],
-    ticks: Ints,
-    lots: Ints,
+    price: npt.NDArray[np.float64],
+    qty: npt.NDArray[np.float64],
     taker: npt.NDArray[np.int8],
+    per_unit: tuple[float, float],
     rank_of: Ints,
     shape: tuple[int, int, int, int],
     rule: int,
     through: bool,
     taker_side: bool,
 ) -> tuple[Ints, Ints, Ints, Ints, int]:
-    """One pass over the prints: time off risk, hits, rings, lots as differences along the distances."""
+    """One pass over the prints: time off risk, hits, lots as differences along the distances, and rings.
+
+    The last value is the first print out of time order or off its grid, -1 if none.
+    """
     start_ns, start_seq, end_ns, end_seq, mid2 = laid
     recv_ns, recv_seq, trade_ns, trade_id = tape
     origin_ns, bucket_ns, n_buckets, n_deltas = shape
@@ -135,6 +142,9 @@ def _count(
     for i in range(recv_ns.size):
         t = recv_ns[i]
         if i > 0 and (t < recv_ns[i - 1] or (t == recv_ns[i - 1] and recv_seq[i] <= recv_seq[i - 1])):
+            return off, hits, rings, volume, i
+        ticks, lots = np.rint(price[i] * per_unit[0]), np.rint(qty[i] * per_unit[1])
+        if not (abs(price[i] * per_unit[0] - ticks) <= OFF_GRID and abs(qty[i] * per_unit[1] - lots) <= OFF_GRID):
             return off, hits, rings, volume, i
         # as-of backward: the last interval that starts at or before this print
         while j + 1 < start_ns.size and (
@@ -152,7 +162,7 @@ def _count(
         if rule == ALL_HITS or (rule == SWEEPS and not same_order):
             best[:] = 0
         # reach in whole ticks from the anchor; at most one side's is positive
-        below = mid2[j] - 2 * ticks[i]
+        below = mid2[j] - 2 * int(ticks)
         side = 0 if below > 0 else 1
         reach = abs(below) // 2 - (1 if through else 0)
         if reach < 1 or (taker_side and taker[i] != (-1 if side == 0 else 1)):
@@ -160,8 +170,8 @@ def _count(
         rank = rank_of[min(reach, rank_of.size - 1)]
         b = (t - origin_ns) // bucket_ns
         if rule != FIRST_HIT and rank > 0:
-            volume[b, side, 0] += lots[i]
-            volume[b, side, rank] -= lots[i]
+            volume[b, side, 0] += int(lots)
+            volume[b, side, rank] -= int(lots)
         before = best[side]
         if rank <= before:
             continue
@@ -169,8 +179,8 @@ def _count(
         hits[b, side, before] += 1
         hits[b, side, rank] -= 1
         if rule == FIRST_HIT:
-            volume[b, side, before] += lots[i]
-            volume[b, side, rank] -= lots[i]
+            volume[b, side, before] += int(lots)
+            volume[b, side, rank] -= int(lots)
             _add_span(off[:, side, before], t, end_ns[j], 1, origin_ns, bucket_ns)
             _add_span(off[:, side, rank], t, end_ns[j], -1, origin_ns, bucket_ns)
             if mark[side, 0] == order and mark[side, 1] == b:  # the same taker order reaches further

@@ -55,9 +55,7 @@ def points(sums: Sums, min_exposure_s: float) -> pl.DataFrame:
         {
             "bucket_start_ns": np.repeat(start, per_bucket),
             "bucket_end_ns": np.repeat(start + sums.bucket_ns, per_bucket),
-            "side": pl.Series(np.tile(np.repeat(np.arange(3), n_deltas), n_buckets)).replace_strict(
-                dict(enumerate(QUOTE_SIDES)), return_dtype=pl.String
-            ),
+            "side": pl.Series(QUOTE_SIDES).gather(np.tile(np.repeat(np.arange(n_sides), n_deltas), n_buckets)),
             "delta_ticks": np.tile(np.array(sums.spec.deltas, np.int64), n_buckets * n_sides),
             "exposure_ns": exposure.ravel(),
             "exposure_s_total": exposure_s,

@@ -60,9 +60,14 @@ class Grid:
         num, den = positive_decimal(text, name).as_integer_ratio()
         return cls(name, num, den)
 
+    @property
+    def per_unit(self) -> float:
+        """Steps in one unit: what kernels multiply a decimal by before they round it."""
+        return self.den / self.num
+
     def to_steps(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
         """Shape (n,) decimals to shape (n,) steps; raises TableError naming the first value off the grid."""
-        steps, row = _round_to_steps(values, self.den / self.num)
+        steps, row = _round_to_steps(values, self.per_unit)
         if row >= 0:
             raise TableError(
                 f"row {row}: {float(values[row])!r} is not a multiple of the {self.name} {self.num / self.den!r}",

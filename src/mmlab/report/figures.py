@@ -198,7 +198,7 @@ def _span(points: pl.DataFrame) -> tuple[int, int]:
 def _fit_title(row: dict[str, Any] | None) -> str:
     if row is None:
         return "Fill intensity by distance (no fit)"
-    first, last = (datetime.fromtimestamp(row[f"train_{end}_ns"] // NS_PER_S, UTC) for end in ("start", "end"))
+    first, last = (datetime.fromtimestamp(round(row[f"train_{end}_ns"] / NS_PER_S), UTC) for end in ("start", "end"))
     how = f"{row['fit_method']}, counting {row['count_rule']}, {first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} UTC"
     if not row["ok"]:
         return f"Fill intensity: no curve, {row['reason']}\n{how}"

@@ -1,0 +1,1 @@
+"""Speed and statistics, measured on generated data of stated size: `make bench`."""

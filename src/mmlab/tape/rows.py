@@ -1,0 +1,158 @@
+"""Rows while they come in one by one, turned into frames in bulk; and the check that decimals lie on the grid."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import numpy as np
+import polars as pl
+
+from mmlab.core.errors import DataError
+from mmlab.core.instrument import OFF_GRID, Grid, Instrument
+from mmlab.core.schemas import DIFFS
+from mmlab.core.table import Table
+from mmlab.tape.books import Level
+
+
+class Buffer(Protocol):
+    """What collects the rows of one table and gives them up as a frame."""
+
+    table: Table
+
+    def frame(self, run_id: int) -> pl.DataFrame:
+        """The rows since the last call."""
+        ...
+
+
+class Rows:
+    """Rows of a table as tuples, in the order of its columns without `run_id`."""
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+        self._rows: list[tuple[object, ...]] = []
+        self.append: Callable[[tuple[object, ...]], None] = self._rows.append
+
+    def frame(self, run_id: int) -> pl.DataFrame:
+        """The rows since the last call, as a frame of the table's columns."""
+        if not self._rows:
+            return self.table.empty()
+        given = [c for c in self.table.columns if c.name != "run_id"]
+        values = zip(*self._rows, strict=True)
+        frame = pl.DataFrame([pl.Series(c.name, v, c.dtype()) for c, v in zip(given, values, strict=True)])
+        self._rows.clear()
+        return with_run(frame, run_id, self.table)
+
+
+class DiffRows:
+    """Rows of `diffs`: one head for each update, its levels in flat buffers, expanded in bulk."""
+
+    table = DIFFS
+
+    def __init__(self) -> None:
+        self._clear()
+
+    def _clear(self) -> None:
+        self._heads: list[tuple[int | None, ...]] = []
+        self._sides: list[int] = []
+        self._counts: list[int] = []
+        self._prices = array("d")
+        self._quantities = array("d")
+
+    def add(self, head: tuple[int | None, ...], bids: Sequence[Level], asks: Sequence[Level]) -> None:
+        """One update: `head` is recv_ns, exch_ns, recv_seq, epoch_id, first_id, last_id, prev_id.
+
+        Of a price that an update names twice the last quantity holds, as in the book.
+        """
+        for side, levels in ((1, bids), (-1, asks)):
+            if levels:
+                last = dict(levels)
+                self._prices.extend(last)
+                self._quantities.extend(last.values())
+                self._part(head, side, len(last))
+        if not bids and not asks:
+            self._prices.append(np.nan)
+            self._quantities.append(np.nan)
+            self._part(head, 0, 1)
+
+    def _part(self, head: tuple[int | None, ...], side: int, count: int) -> None:
+        self._heads.append(head)
+        self._sides.append(side)
+        self._counts.append(count)
+
+    def frame(self, run_id: int) -> pl.DataFrame:
+        """The rows since the last call, as a frame of the table's columns."""
+        if not self._heads:
+            return self.table.empty()
+        names = ("recv_ns", "exch_ns", "recv_seq", "epoch_id", "first_id", "last_id", "prev_id")
+        heads = pl.DataFrame([pl.Series(n, v, pl.Int64) for n, v in zip(names, zip(*self._heads, strict=True))])
+        rows = np.repeat(np.arange(len(self._heads)), self._counts)
+        frame = heads.with_columns(pl.Series("side", self._sides, pl.Int8))[rows].with_columns(
+            pl.Series("price", np.array(self._prices), pl.Float64, nan_to_null=True),
+            pl.Series("qty", np.array(self._quantities), pl.Float64, nan_to_null=True),
+        )
+        self._clear()
+        return with_run(frame, run_id, self.table)
+
+
+def with_run(frame: pl.DataFrame, run_id: int, table: Table) -> pl.DataFrame:
+    """`frame` with the run's id, in the table's order of columns."""
+    return frame.with_columns(pl.lit(run_id, pl.Int64).alias("run_id")).select(table.schema.names())
+
+
+class Held:
+    """Frames of one table, let go in the order of receipt.
+
+    The newest `hold_ns` are held back, so that rows received under a clock that stepped back by less
+    than that are sorted in, wherever the input happened to be cut into batches.
+    """
+
+    def __init__(self, buffer: Buffer, hold_ns: int) -> None:
+        self.buffer = buffer
+        self._hold_ns = hold_ns
+        self._kept = buffer.table.empty()
+
+    def take(self, run_id: int, instrument: Instrument, latest_ns: int | None) -> pl.DataFrame:
+        """Rows older than `latest_ns` less the hold, sorted; all of them when it is None. Raises OffGrid."""
+        fresh = self.buffer.frame(run_id)
+        check_grid(fresh, instrument)
+        frame = pl.concat([self._kept, fresh]).sort("recv_ns", "recv_seq", maintain_order=True)
+        if latest_ns is None:
+            self._kept = self.buffer.table.empty()
+            return frame
+        done = int(frame["recv_ns"].search_sorted(latest_ns - self._hold_ns))
+        self._kept = frame[done:]
+        return frame[:done]
+
+
+class OffGrid(DataError):
+    """A decimal off the instrument's grid, and the number of the message that carried it."""
+
+    def __init__(self, message: str, *, remedy: str, recv_seq: int) -> None:
+        super().__init__(message, remedy=remedy)
+        self.recv_seq = recv_seq
+
+
+def check_grid(frame: pl.DataFrame, instrument: Instrument) -> None:
+    """Every price on the tick grid, every quantity on the lot grid; raises OffGrid naming the first that is not."""
+    for names, grid, flag in (
+        (("price", "bid_px", "ask_px"), instrument.ticks, "--tick-size"),
+        (("qty", "bid_qty", "ask_qty"), instrument.lots, "--lot-size"),
+    ):
+        for name in names:
+            if name in frame.columns:
+                _check_column(frame, name, grid, flag)
+
+
+def _check_column(frame: pl.DataFrame, name: str, grid: Grid, flag: str) -> None:
+    values = frame[name].fill_null(0.0).to_numpy()
+    exact = values * (grid.den / grid.num)
+    off = np.abs(exact - np.rint(exact)) > OFF_GRID
+    if off.any():
+        row = int(off.argmax())
+        raise OffGrid(
+            f"{name} {float(values[row])!r} is not a multiple of the {grid.name} {grid.num / grid.den!r}",
+            remedy=f"give the instrument's own {flag}",
+            recv_seq=frame["recv_seq"][row],
+        )
