@@ -13,7 +13,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 RANKS = {"core": 0, "venues": 1, "store": 2, "tape": 2, "calib": 2, "sim": 2, "report": 2, "flows": 3, "cli": 4}
 ALLOWED = {
     ("socket", "websockets", "http", "urllib", "asyncio", "ssl", "httpx2"): set(),
-    ("pathlib", "os", "shutil", "tempfile", "io", "gzip"): {"store", "flows", "cli"},
+    ("pathlib", "os", "shutil", "tempfile", "gzip"): {"store", "flows", "cli"},
     ("duckdb",): {"store/sql.py"},
     ("random", "uuid", "secrets"): set(),
     ("time",): {"flows"},

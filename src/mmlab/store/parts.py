@@ -1,0 +1,59 @@
+"""Atomic files: a reader sees a whole file or none, also after a crash."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import msgspec
+import polars as pl
+
+ROW_GROUP_ROWS = 122_880
+COMPRESSION_LEVEL = 3  # zstd: higher levels save 1 to 2% at half the speed
+
+
+class Part(msgspec.Struct, frozen=True):
+    """One Parquet file of a table, as its manifest knows it."""
+
+    file: str
+    rows: int
+    bytes: int
+    sha256: str
+
+
+def write_part(path: Path, frame: pl.DataFrame) -> Part:
+    """Write `frame` to `path` in one atomic step."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    frame.write_parquet(temporary, compression_level=COMPRESSION_LEVEL, row_group_size=ROW_GROUP_ROWS)
+    _put(temporary, path)
+    return Part(path.name, frame.height, path.stat().st_size, sha256(path))
+
+
+def write_bytes_atomic(path: Path, content: bytes) -> None:
+    """Write `content` to `path` in one atomic step."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_bytes(content)
+    _put(temporary, path)
+
+
+def _put(temporary: Path, path: Path) -> None:
+    """Make the bytes durable, then give them their name, then make the name durable."""
+    sync(temporary)
+    os.replace(temporary, path)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Flush a file or folder to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sha256(path: Path) -> str:
+    """Checksum of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
