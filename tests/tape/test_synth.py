@@ -21,11 +21,13 @@ SHORT = SynthSpec(hours=0.05, seed=3)
 
 
 def market(spec: SynthSpec) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """All hours of a market in one frame each."""
     books, prints = zip(*chunks(spec), strict=True)
     return pl.concat(books), pl.concat(prints)
 
 
 def mid_ticks(spec: SynthSpec, book: pl.DataFrame) -> np.ndarray:
+    """The mid of every frame in ticks; the touch is one tick away on either side."""
     ticks = spec.instrument.ticks
     bid, ask = (ticks.to_steps(book[f"{side}_px_1"].to_numpy()) for side in ("bid", "ask"))
     np.testing.assert_array_equal(ask - bid, 2)
@@ -54,6 +56,7 @@ def orders(spec: SynthSpec, book: pl.DataFrame, prints: pl.DataFrame) -> pl.Data
 
 
 def assert_rates(taken: pl.DataFrame, seconds: float, A: float, k: float) -> None:
+    """Orders that reach delta are A exp(-k delta) a second and side, within four standard errors."""
     for taker in (1, -1):
         for delta in (1, 2, 3, 5, 8, 13):
             seen = taken.filter((pl.col("taker") == taker) & (pl.col("reach") >= delta)).height
@@ -62,12 +65,14 @@ def assert_rates(taken: pl.DataFrame, seconds: float, A: float, k: float) -> Non
 
 
 def test_orders_reach_each_distance_at_the_rate_of_the_curve_on_either_side() -> None:
+    """Five hours, counted by the obvious twin."""
     spec = SynthSpec(hours=5, seed=1, mid_moves_per_s=2.0)
     taken = orders(spec, *market(spec))
     assert_rates(taken, 5 * 3600, spec.A, spec.k)
 
 
 def test_print_rate_is_the_one_asked_for() -> None:
+    """Both sides together, within four standard errors."""
     spec = SynthSpec(hours=4, seed=2, prints_per_s=12.0)
     _, prints = market(spec)
     per_order = 12.0 / (2 * spec.A * math.exp(-spec.k))
@@ -76,6 +81,7 @@ def test_print_rate_is_the_one_asked_for() -> None:
 
 
 def test_a_sweep_is_one_instant_of_consecutive_prints_from_the_touch_outward() -> None:
+    """One time, consecutive ids and numbers, no step back."""
     taken = orders(SHORT, *market(SHORT))
     assert taken["outward"].all()
     assert (taken["times"] == 1).all()
@@ -96,6 +102,7 @@ def test_a_sweep_is_one_instant_of_consecutive_prints_from_the_touch_outward() -
     k=st.floats(0.01, 3),
 )
 def test_any_market_keeps_the_contracts(seed: int, frame_ms: int, frames: int, levels: int, A: float, k: float) -> None:
+    """Whatever the frame, depth, seed and curve."""
     spec = SynthSpec(
         hours=frames * frame_ms / 3_600_000,
         seed=seed,
@@ -112,6 +119,7 @@ def test_any_market_keeps_the_contracts(seed: int, frame_ms: int, frames: int, l
 
 
 def test_hours_join_without_a_seam() -> None:
+    """Numbers, ids and the mid go on from chunk to chunk, and no chunk crosses a day."""
     spec = SynthSpec(hours=25.5, seed=4, frame_ms=1_000, prints_per_s=3.0)
     parts = list(chunks(spec))
     book, prints = pl.concat(b for b, _ in parts), pl.concat(t for _, t in parts)
@@ -141,6 +149,7 @@ def _assert_contracts(spec: SynthSpec, book: pl.DataFrame, prints: pl.DataFrame)
 
 
 def test_prices_are_exact_decimals_of_the_tick() -> None:
+    """They print shortest as the venue would write them."""
     spec = replace(SHORT, tick_size="0.1", mid=2000.3)
     book, prints = market(spec)
     assert all(len(repr(p).partition(".")[2]) == 1 for p in prints["price"])
@@ -149,6 +158,7 @@ def test_prices_are_exact_decimals_of_the_tick() -> None:
 
 
 def test_mid_does_not_depend_on_book_or_takers() -> None:
+    """Its random stream is its own."""
     others = replace(SHORT, levels=9, prints_per_s=20.0, A=2.0, k=0.4)
     scheduled = replace(SHORT, ak_schedule=parse_ak_schedule("0=1/0.25,1=2/0.5"))
     path = mid_ticks(SHORT, market(SHORT)[0])
@@ -158,12 +168,14 @@ def test_mid_does_not_depend_on_book_or_takers() -> None:
 
 
 def test_orders_do_not_depend_on_the_number_of_prints() -> None:
+    """More prints an order, the same orders."""
     more = replace(SHORT, prints_per_s=30.0)
     few, many = (orders(s, *market(s)).select("recv_ns", "taker", "reach") for s in (SHORT, more))
     assert few.equals(many)
 
 
 def test_same_seed_same_market_and_another_seed_or_day_another_one() -> None:
+    """Seed, day and symbol name a market."""
     first = market(SHORT)
     assert all(a.equals(b) for a, b in zip(first, market(SHORT), strict=True))
     for other in (replace(SHORT, seed=4), replace(SHORT, day=date(2025, 1, 2)), replace(SHORT, symbol="B")):
@@ -171,6 +183,7 @@ def test_same_seed_same_market_and_another_seed_or_day_another_one() -> None:
 
 
 def test_mid_is_reflected_far_above_zero() -> None:
+    """At 100 ticks, and the curve holds even where the bids' depth is bounded."""
     spec = SynthSpec(hours=0.5, mid=1.05, k=0.01, prints_per_s=10.0, mid_moves_per_s=10.0, mid_jump_ticks=3)
     book, prints = market(spec)
     path = mid_ticks(spec, book)
@@ -182,6 +195,7 @@ def test_mid_is_reflected_far_above_zero() -> None:
 
 
 def test_each_piece_of_a_schedule_has_its_own_curve_and_the_same_print_rate() -> None:
+    """The change comes at the minute that was given."""
     spec = SynthSpec(hours=3, seed=5, ak_schedule=parse_ak_schedule("0=1.5/0.25,90=3/0.4"), prints_per_s=9.0)
     book, prints = market(spec)
     cut = spec.start_ns + 5400 * NS_PER_S
@@ -193,6 +207,7 @@ def test_each_piece_of_a_schedule_has_its_own_curve_and_the_same_print_rate() ->
 
 
 def test_truth_lists_the_pieces_of_the_span() -> None:
+    """With absolute times in ms."""
     spec = SynthSpec(hours=2, ak_schedule=parse_ak_schedule("0=1.5/0.25,60=3/0.4"), prints_per_s=9.0)
     start = spec.start_ns // NS_PER_MS
     assert truth(spec)["pieces"] == [
@@ -203,6 +218,7 @@ def test_truth_lists_the_pieces_of_the_span() -> None:
 
 
 def test_events_tell_of_one_run_in_sync() -> None:
+    """The last event belongs to the last day."""
     ledger = EVENTS.check(events(SHORT))
     assert ledger["kind"].to_list() == ["run_start", "sync", "run_stop"]
     assert ledger["epoch_id"].to_list() == [0, 1, 1]
@@ -238,12 +254,14 @@ def test_events_tell_of_one_run_in_sync() -> None:
     ],
 )
 def test_a_spec_that_cannot_be_meant_names_its_flag(change: dict[str, object], said: str) -> None:
+    """With a remedy."""
     with pytest.raises(UsageError, match=said) as caught:
         SynthSpec(**change)  # type: ignore[arg-type]
     assert caught.value.remedy
 
 
 def test_too_few_prints_say_the_least_that_is_possible() -> None:
+    """And that many is enough."""
     with pytest.raises(UsageError) as caught:
         SynthSpec(prints_per_s=2.0)
     assert "at least 2.337" in caught.value.remedy
@@ -252,9 +270,11 @@ def test_too_few_prints_say_the_least_that_is_possible() -> None:
 
 @pytest.mark.parametrize("text", ["", "1.5/0.25", "0=1.5", "0=a/b", "0=1/2/3"])
 def test_a_torn_schedule_says_how_to_write_one(text: str) -> None:
+    """Naming the flag."""
     with pytest.raises(UsageError, match="--ak-schedule is"):
         parse_ak_schedule(text)
 
 
 def test_schedule_text_gives_minutes_and_pieces_seconds() -> None:
+    """Minute 60 is second 3,600."""
     assert parse_ak_schedule("0=1.5/0.25,60=3/0.4") == ((0.0, 1.5, 0.25), (3600.0, 3.0, 0.4))

@@ -44,6 +44,7 @@ class Run:
 
     job: Job
     run_id: str
+    kind: str
     folder: RunFolder
     log: logging.Logger
     refs: list[DayRef]
@@ -76,6 +77,7 @@ class Run:
         path = self.folder.commit(
             {
                 "run_id": self.run_id,
+                "kind": self.kind,
                 "spec": {"symbol": self.job.symbol, "day": str(self.job.days), **spec},
                 "instrument": asdict(self.instrument),
                 "seed": seed,
@@ -107,7 +109,7 @@ def begin(job: Job, kind: str, method: str | None, progress: Progress) -> Iterat
     log_kind = f"{kind}/{method}" if method else kind
     log = open_log(job.log_root or job.out_root / "logs", log_kind, job.symbol, str(job.days), run_id, job.log_level)
     log.info("%s of %s %s from %s", log_kind, job.symbol, job.days, job.data_root)
-    run = Run(job, run_id, folder, log, refs, instrument, lake, progress)
+    run = Run(job, run_id, log_kind, folder, log, refs, instrument, lake, progress)
     for ref in refs:
         manifest = lake.manifest(ref)
         if manifest.condition != "complete":

@@ -113,10 +113,10 @@ class Held:
         self._hold_ns = hold_ns
         self._kept = buffer.table.empty()
 
-    def take(self, run_id: int, instrument: Instrument, latest_ns: int | None) -> pl.DataFrame:
-        """Rows older than `latest_ns` less the hold, sorted; all of them when it is None. Raises OffGrid."""
+    def take(self, run_id: int, latest_ns: int | None, check: Callable[[pl.DataFrame], None]) -> pl.DataFrame:
+        """Rows older than `latest_ns` less the hold, sorted; all of them when it is None. `check` sees new rows once."""
         fresh = self.buffer.frame(run_id)
-        check_grid(fresh, instrument)
+        check(fresh)
         frame = pl.concat([self._kept, fresh]).sort("recv_ns", "recv_seq", maintain_order=True)
         if latest_ns is None:
             self._kept = self.buffer.table.empty()
@@ -126,33 +126,27 @@ class Held:
         return frame[:done]
 
 
-class OffGrid(DataError):
-    """A decimal off the instrument's grid, and the number of the message that carried it."""
+def check_grid(frame: pl.DataFrame, instrument: Instrument, where: Callable[[int], str]) -> None:
+    """Every price on the tick grid, every quantity on the lot grid.
 
-    def __init__(self, message: str, *, remedy: str, recv_seq: int) -> None:
-        super().__init__(message, remedy=remedy)
-        self.recv_seq = recv_seq
-
-
-def check_grid(frame: pl.DataFrame, instrument: Instrument) -> None:
-    """Every price on the tick grid, every quantity on the lot grid; raises OffGrid naming the first that is not."""
+    Raises DataError naming the first that is not, its line (`where` tells it from recv_seq) and the flag to change.
+    """
     for names, grid, flag in (
         (("price", "bid_px", "ask_px"), instrument.ticks, "--tick-size"),
         (("qty", "bid_qty", "ask_qty"), instrument.lots, "--lot-size"),
     ):
         for name in names:
-            if name in frame.columns:
-                _check_column(frame, name, grid, flag)
+            row = -1 if name not in frame.columns else _first_off(frame[name], grid)
+            if row >= 0:
+                raise DataError(
+                    f"{where(frame['recv_seq'][row])}: {name} {frame[name][row]!r} "
+                    f"is not a multiple of the {grid.name} {grid.num / grid.den!r}",
+                    remedy=f"give the instrument's own {flag}",
+                )
 
 
-def _check_column(frame: pl.DataFrame, name: str, grid: Grid, flag: str) -> None:
-    values = frame[name].fill_null(0.0).to_numpy()
-    exact = values * (grid.den / grid.num)
+def _first_off(values: pl.Series, grid: Grid) -> int:
+    """Row of the first value off the grid, -1 if none."""
+    exact = values.fill_null(0.0).to_numpy() * (grid.den / grid.num)
     off = np.abs(exact - np.rint(exact)) > OFF_GRID
-    if off.any():
-        row = int(off.argmax())
-        raise OffGrid(
-            f"{name} {float(values[row])!r} is not a multiple of the {grid.name} {grid.num / grid.den!r}",
-            remedy=f"give the instrument's own {flag}",
-            recv_seq=frame["recv_seq"][row],
-        )
+    return int(off.argmax()) if off.any() else -1

@@ -1,0 +1,81 @@
+"""Book frames and prints -> the arrays that the engine walks in one order of (recv_ns, recv_seq)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from mmlab.core.errors import DataError
+from mmlab.core.instrument import Instrument
+
+DEPTH_COLUMNS = (
+    "recv_ns", "recv_seq", "run_id", "epoch_id", "bid_px_1", "bid_qty_1", "ask_px_1", "ask_qty_1",
+)  # fmt: skip
+TRADE_COLUMNS = ("recv_ns", "recv_seq", "price", "qty")
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Tape:
+    """One tape: frame arrays of shape (n_frames,), print arrays of shape (n_prints,); ticks, lots, ns."""
+
+    instrument: Instrument
+    frame_ns: Ints
+    frame_seq: Ints
+    breaks: npt.NDArray[np.bool_]
+    bid: Ints
+    bid_lots: Ints
+    ask: Ints
+    ask_lots: Ints
+    print_ns: Ints
+    print_seq: Ints
+    price: Ints
+    lots: Ints
+
+    @property
+    def span_ns(self) -> tuple[int, int]:
+        """First frame and last event."""
+        last = max(int(self.frame_ns[-1]), int(self.print_ns[-1]) if self.print_ns.size else 0)
+        return int(self.frame_ns[0]), last
+
+
+def tape(depth: pl.DataFrame, trades: pl.DataFrame, instrument: Instrument) -> Tape:
+    """Tape of `depth` (DEPTH_COLUMNS) and `trades` (TRADE_COLUMNS), both in time order; raises DataError."""
+    if depth.is_empty():
+        raise DataError("there are no book frames", remedy="import or record depth for these days")
+    for name, frame in (("depth", depth), ("trades", trades)):
+        if not sorted_in_time(frame):
+            raise DataError(f"{name} rows are not in time order", remedy="sort by recv_ns, recv_seq")
+    ticks, lots = instrument.ticks, instrument.lots
+    run, epoch = array(depth, "run_id"), array(depth, "epoch_id")
+    breaks = np.zeros(depth.height, np.bool_)
+    breaks[1:] = (run[1:] != run[:-1]) | (epoch[1:] != epoch[:-1])
+    return Tape(
+        instrument,
+        array(depth, "recv_ns"),
+        array(depth, "recv_seq"),
+        breaks,
+        ticks.to_steps(array(depth, "bid_px_1")),
+        lots.to_steps(array(depth, "bid_qty_1")),
+        ticks.to_steps(array(depth, "ask_px_1")),
+        lots.to_steps(array(depth, "ask_qty_1")),
+        array(trades, "recv_ns"),
+        array(trades, "recv_seq"),
+        ticks.to_steps(array(trades, "price")),
+        lots.to_steps(array(trades, "qty")),
+    )
+
+
+def sorted_in_time(frame: pl.DataFrame) -> bool:
+    """True if no row is earlier in (recv_ns, recv_seq) than the one before it."""
+    ns, seq = array(frame, "recv_ns"), array(frame, "recv_seq")
+    return bool(np.all((ns[1:] > ns[:-1]) | ((ns[1:] == ns[:-1]) & (seq[1:] > seq[:-1]))))
+
+
+def array(frame: pl.DataFrame, name: str) -> npt.NDArray[Any]:
+    """One column as a contiguous array."""
+    return np.ascontiguousarray(frame[name].to_numpy())
