@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 FIT_COLUMNS = ("side", "A", "A_low", "A_high", "k", "k_low", "k_high", "dispersion", "points_used", "ok", "reason")
 WINDOW_COLUMNS = ("start_ns", "A", "k", "source", "age_steps", "coverage", "fills_total", "reason")
+WINDOW_HEADS = ("start, UTC", "A", "k", "source", "age", "coverage", "hits", "reason")
 
 
 def ladder(
@@ -135,6 +136,6 @@ def show_windows(windows: Any, most: int = 12) -> None:
     """The first steps of a schedule, on the terminal."""
     import polars as pl
 
-    readable = windows.head(most).with_columns(pl.from_epoch("start_ns", "ns").dt.strftime("%m-%d %H:%M:%S"))
+    readable = windows.head(most).with_columns(pl.from_epoch("start_ns", "ns").dt.strftime("%Y-%m-%d %H:%M"))
     more = f" (first {most} of {windows.height})" if windows.height > most else ""
-    table(f"schedule{more}", ("start UTC", *WINDOW_COLUMNS[1:]), readable.select(WINDOW_COLUMNS).rows())
+    table(f"schedule{more}", WINDOW_HEADS, readable.select(WINDOW_COLUMNS).rows())

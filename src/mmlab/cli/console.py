@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,7 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-OUT = Console(highlight=False, soft_wrap=True)
+WIDTH = None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "120"))  # files are not 80 columns wide
+OUT = Console(highlight=False, soft_wrap=True, width=WIDTH)
 ERR = Console(stderr=True, highlight=False, soft_wrap=True)
 
 

@@ -98,3 +98,76 @@ Step = Annotated[
     int,
     _option("--step-min", env="WF_STEP_MIN", help="Minutes each fit is used; starts at UTC multiples.", panel=FIT),
 ]
+
+QUOTES, FILLS, ACCOUNT, ORDERS = "Quotes", "Fills", "Account", "Orders"
+QuoteModel = Annotated[
+    str, _option("--quote-model", env="QUOTE_MODEL", help="avellaneda_stoikov or fixed_spread.", panel=QUOTES)
+]
+HalfSpread = Annotated[
+    float, _option("--half-spread-ticks", help="fixed_spread: distance from the mid, ticks.", panel=QUOTES)
+]
+Gamma = Annotated[float, _option("--gamma", help="Risk aversion, 1 / quote currency, per order size.", panel=QUOTES)]
+Sigma = Annotated[
+    float | None,
+    _option("--sigma", help="Volatility, quote currency per root second; default: measured on the past.", panel=QUOTES),
+]
+SigmaWindow = Annotated[int, _option("--sigma-window-s", help="How far back it is measured.", panel=QUOTES)]
+Horizon = Annotated[float, _option("--horizon-s", help="tau: how long a position is held.", panel=QUOTES)]
+QuoteK = Annotated[
+    float | None, _option("--quote-k", help="k of the quotes, per tick; default: the intensity's own.", panel=QUOTES)
+]
+FillModel = Annotated[
+    str,
+    _option("--fill-model", env="FILL_MODEL", help="trade_cross (the tape) or poisson (an intensity).", panel=FILLS),
+]
+FillReach = Annotated[
+    str,
+    _option("--fill-reach", help="trade_cross: touch, a print at the price fills; through, a tick more.", panel=FILLS),
+]
+FillParams = Annotated[
+    Path | None,
+    _option(
+        "--fill-params-file",
+        env="FILL_PARAMS_FILE",
+        help="poisson_fit.json or poisson_schedule.json of mmlab calibrate.",
+        panel=FILLS,
+    ),
+]
+Seed = Annotated[int, _option("--seed", env="POISSON_SEED", help="Of the poisson fills.", panel=FILLS)]
+MaxBookAge = Annotated[
+    int, _option("--max-book-age-ms", help="poisson: no fills this long after the last book frame.", panel=FILLS)
+]
+Qty = Annotated[float, _option("--qty", env="QUOTE_QTY", help="Order size, base currency.", panel=ORDERS)]
+Cash = Annotated[float, _option("--initial-cash", env="INITIAL_CASH", help="Quote currency.", panel=ACCOUNT)]
+Inventory = Annotated[
+    float, _option("--initial-inventory", env="INITIAL_INVENTORY", help="Base currency.", panel=ACCOUNT)
+]
+MaxInventory = Annotated[
+    float | None, _option("--max-inventory", help="Largest position either way, open orders counted.", panel=ACCOUNT)
+]
+Account = Annotated[
+    str, _option("--account", help="spot: orders reserve cash and inventory. margin: they do not.", panel=ACCOUNT)
+]
+EntryLatency = Annotated[
+    int,
+    _option("--entry-latency-ms", env="ORDER_LATENCY_MS", help="From decision to the venue's book.", panel=ORDERS),
+]
+CancelLatency = Annotated[
+    int, _option("--cancel-latency-ms", env="CANCEL_LATENCY_MS", help="From decision to cancelled.", panel=ORDERS)
+]
+Requote = Annotated[
+    int, _option("--requote-interval-ms", env="REQUOTE_INTERVAL_MS", help="Least time between decisions.", panel=ORDERS)
+]
+Ttl = Annotated[int, _option("--ttl-ms", env="ORDER_TTL_MS", help="Time to live; 0: until cancelled.", panel=ORDERS)]
+MakerFee = Annotated[
+    float,
+    _option("--maker-fee", env="MAKER_FEE_RATE", help="Fraction of the notional; negative: rebate.", panel=ORDERS),
+]
+TakerFee = Annotated[
+    float, _option("--taker-fee", env="TAKER_FEE_RATE", help="Fraction of the notional.", panel=ORDERS)
+]
+PostOnly = Annotated[
+    bool,
+    _option("--post-only/--allow-taking", help="Refuse an order that would cross, or let it take.", panel=ORDERS),
+]
+Report = Annotated[bool, _option("--report", help="Draw the run's page at once.", panel=RUN)]

@@ -31,7 +31,7 @@ def make_report(run: Path) -> Path:
     for name, image in images.items():
         write_bytes_atomic(run / f"{name}.png", image)
     title = f"{manifest.get('kind', 'run')} of {manifest['spec']['symbol']}, {manifest['spec']['day']}"
-    shown = {name: found[name] for name in ("windows", "fits") if name in found and found[name].height <= MOST_ROWS}
+    shown: Tables = {n: found[n] for n in ("windows", "fits") if n in found and found[n].height <= MOST_ROWS}
     text = page.render(title, manifest, found.get("metrics"), images, shown)
     write_bytes_atomic(run / "report.html", text.encode())
     return run / "report.html"

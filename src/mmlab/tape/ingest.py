@@ -72,7 +72,9 @@ class Ingest:
         self._depth, self._diffs = DepthRows(instrument, levels), DiffRows()
         self._snapshots, self._trades = Rows(schemas.SNAPSHOTS), Rows(schemas.TRADES)
         self._tickers, self._events = Rows(schemas.BOOK_TICKER), Rows(schemas.EVENTS)
-        self._held = [Held(b, HOLD_NS) for b in (self._depth, self._diffs, self._snapshots, self._trades, self._tickers)]
+        self._held = [
+            Held(b, HOLD_NS) for b in (self._depth, self._diffs, self._snapshots, self._trades, self._tickers)
+        ]
         self._gaps: list[tuple[Any, ...]] = []
         self._aside: list[tuple[int, str, int, str, bytes]] = []
         self._handlers: dict[type, Callable[[int, Any], None]] = {

@@ -1,0 +1,114 @@
+"""`mmlab backtest`: lake and intensity -> orders, fills, state and metrics in `out/backtest/`."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import polars as pl
+
+from mmlab.core import schemas
+from mmlab.core.errors import DataError, UsageError
+from mmlab.flows.run import Job, Progress, Run, begin, no_progress
+from mmlab.report.metrics import metrics
+from mmlab.sim import events
+from mmlab.sim.intensity import Intensity
+from mmlab.sim.run import run as simulate
+from mmlab.sim.spec import BacktestSpec
+from mmlab.store.parts import sha256
+from mmlab.store.runs import read_json
+
+
+@dataclass(frozen=True)
+class BacktestResult:
+    """Where the run lies and its figures."""
+
+    path: Path
+    metrics: pl.DataFrame
+    warnings: list[str]
+
+
+@dataclass(frozen=True)
+class IntensitySource:
+    """Where (A, k) come from: two numbers, or a poisson_fit.json or poisson_schedule.json."""
+
+    A: float | None = None
+    k: float | None = None
+    file: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.file is not None and (self.A is not None or self.k is not None):
+            raise UsageError("--fill-params-file and --A/--k are both given", remedy="give one of them")
+        if (self.A is None) != (self.k is None):
+            raise UsageError("--A and --k belong together", remedy="give both, or --fill-params-file")
+
+    def load(self, tick_size: str) -> Intensity:
+        """The intensity; raises DataError for a file that does not hold one or was made for another tick size."""
+        if self.A is not None and self.k is not None:
+            return Intensity.constant(self.A, self.k)
+        if self.file is None:
+            return Intensity.none()
+        content = read_json(self.file)
+        if isinstance(content, list):
+            return Intensity.scheduled(content)
+        if not isinstance(content, dict) or not {"A", "k"} <= content.keys():
+            raise DataError(f"{self.file} holds neither a fit nor a schedule", remedy="give a file of mmlab calibrate")
+        if content["A"] is None or content["k"] is None:
+            raise DataError(
+                f"{self.file} has no curve: {content.get('reason')}", remedy="calibrate with other --deltas"
+            )
+        if float(content.get("tick_size", tick_size)) != float(tick_size):
+            raise DataError(
+                f"{self.file} was fitted with tick size {content['tick_size']}, the data have {tick_size}",
+                remedy="k is per tick: calibrate on this instrument",
+            )
+        return Intensity.constant(content["A"], content["k"])
+
+
+def backtest(job: Job, spec: BacktestSpec, source: IntensitySource, progress: Progress = no_progress) -> BacktestResult:
+    """Simulate one strategy over the days; raises DataError for data or an intensity that do not fit."""
+    with begin(job, "backtest", None, progress) as run:
+        intensity = source.load(run.instrument.tick_size)
+        figures = simulate_into(run, spec, intensity)
+        made = {"intensity": intensity_manifest(source)}
+        return BacktestResult(run.commit({**asdict(spec), **made}, spec.fill.seed), figures, run.warnings)
+
+
+def intensity_manifest(source: IntensitySource) -> dict[str, object]:
+    """What the manifest keeps of the intensity's source."""
+    if source.file is not None:
+        return {"file": source.file.name, "sha256": sha256(source.file)}
+    return {"A": source.A, "k": source.k}
+
+
+def simulate_into(run: Run, spec: BacktestSpec, intensity: Intensity) -> pl.DataFrame:
+    """Read the tape, simulate, write the tables into the run's folder; returns the metrics."""
+    with run.step("read for backtest"):
+        depth = run.lake.read(run.refs, schemas.DEPTH, events.DEPTH_COLUMNS, require_rows=True)
+        trades = run.lake.read(run.refs, schemas.TRADES, events.TRADE_COLUMNS, require_rows=True)
+        tape = events.tape(depth, trades, run.instrument)
+    check_intensity(run, spec, intensity, tape)
+    with run.step("simulate"):
+        found = simulate(tape, spec, intensity)
+    figures = metrics(found.orders, found.fills, found.state, run.instrument)
+    tables = ((schemas.ORDERS, found.orders), (schemas.FILLS, found.fills), (schemas.STATE, found.state))
+    for table, frame in (*tables, (schemas.METRICS, figures)):
+        run.folder.write_table(table, frame)
+    if found.fills.is_empty():
+        skipped = found.orders.filter(pl.col("action") == "SKIP")["reject_reason"].unique().sort().to_list()
+        run.warn("no order was filled" + (f"; quotes were not sent because of {', '.join(skipped)}" if skipped else ""))
+    return figures
+
+
+def check_intensity(run: Run, spec: BacktestSpec, intensity: Intensity, tape: events.Tape) -> None:
+    """Refuse a run that needs an intensity and has none; warn where a schedule covers a part only."""
+    needs_k = spec.quote.model == "avellaneda_stoikov" and spec.quote.k is None
+    if not (spec.fill.model == "poisson" or needs_k):
+        return
+    if not intensity.start_ns.size:
+        what = "poisson fills need (A, k)" if spec.fill.model == "poisson" else "avellaneda_stoikov quotes need k"
+        raise UsageError(what, remedy="give --fill-params-file (from mmlab calibrate), or --A and --k, or --quote-k")
+    share = intensity.coverage(*tape.span_ns)
+    if not math.isclose(share, 1.0):
+        run.warn(f"the intensity covers {share:.1%} of the data; there are no quotes or poisson fills outside it")

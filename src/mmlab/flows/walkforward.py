@@ -1,0 +1,45 @@
+"""`mmlab walkforward`: a schedule fitted on the past, then one continuous backtest that follows it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import polars as pl
+
+from mmlab.calib.spec import ScheduleSpec
+from mmlab.flows.backtest import simulate_into
+from mmlab.flows.calibrate import CalibrateSpec, make_schedule, read_tape
+from mmlab.flows.run import Job, Progress, begin, no_progress
+from mmlab.sim.intensity import Intensity
+from mmlab.sim.spec import BacktestSpec
+
+
+@dataclass(frozen=True)
+class WalkforwardResult:
+    """Where the run lies, its steps, its figures, and the truth where the market is synthetic."""
+
+    path: Path
+    windows: pl.DataFrame
+    fits: pl.DataFrame
+    metrics: pl.DataFrame
+    truth: list[dict[str, float]]
+    warnings: list[str]
+
+
+def walkforward(
+    job: Job,
+    calibration: CalibrateSpec,
+    rolling: ScheduleSpec,
+    spec: BacktestSpec,
+    progress: Progress = no_progress,
+) -> WalkforwardResult:
+    """Calibrate each step on its past, then simulate with the parameters that change over the day."""
+    with begin(job, "walkforward", None, progress) as run:
+        schedule = make_schedule(run, read_tape(run), calibration, rolling)
+        progress("walkforward", 1, 2)
+        figures = simulate_into(run, spec, Intensity.scheduled(schedule.entries()))
+        progress("walkforward", 2, 2)
+        path = run.commit({"calibration": calibration.flat(), **asdict(rolling), **asdict(spec)}, spec.fill.seed)
+        truth = run.lake.manifest(run.refs[0]).truth.get("pieces", [])
+        return WalkforwardResult(path, schedule.windows, schedule.fits, figures, truth, run.warnings)
