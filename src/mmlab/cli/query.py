@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,9 +12,6 @@ from mmlab.cli import options as o
 from mmlab.cli.console import OUT, done, fault, table
 from mmlab.core.errors import MmlabError, UsageError
 from mmlab.core.schemas import TABLES
-
-if TYPE_CHECKING:
-    import duckdb
 
 FORMATS = ("table", "csv", "json", "parquet")
 
@@ -42,7 +39,7 @@ def sql(
         answer(con, sys.stdin.read(), format)
 
 
-def answer(con: duckdb.DuckDBPyConnection, query: str, format: str) -> None:
+def answer(con: Any, query: str, format: str) -> None:
     """Run one query and print its result."""
     from mmlab.store.sql import render, run
 
@@ -53,7 +50,7 @@ def answer(con: duckdb.DuckDBPyConnection, query: str, format: str) -> None:
         print(shown.rstrip("\n"))
 
 
-def prompt(con: duckdb.DuckDBPyConnection, format: str) -> None:
+def prompt(con: Any, format: str) -> None:
     """Read queries until `.quit`; a fault is shown and the prompt goes on."""
     import readline  # noqa: F401  (gives input() its history and editing keys)
 

@@ -6,9 +6,8 @@ import logging
 import os
 import platform
 import shutil
-import time
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -36,7 +35,6 @@ class RunFolder:
     def __init__(self, place: Path) -> None:
         self.place = place
         self._staging = place.with_name(f".staging-{place.name}-{os.getpid()}")
-        self._staging.mkdir(parents=True)
         self._rows: dict[str, int] = {}
 
     @classmethod
@@ -50,18 +48,23 @@ class RunFolder:
             raise UsageError(f"run {run_id} exists already, in {place}", remedy="give another --run-id")
         return cls(place)
 
+    def _path(self, name: str) -> Path:
+        """Where a file goes while the run is made; the folder comes with its first file."""
+        self._staging.mkdir(parents=True, exist_ok=True)
+        return self._staging / name
+
     def write_table(self, table: Table, frame: pl.DataFrame) -> None:
         """Write `<table>.parquet`, if it meets its contract."""
-        write_part(self._staging / f"{table.name}.parquet", table.check(frame))
+        write_part(self._path(f"{table.name}.parquet"), table.check(frame))
         self._rows[table.name] = frame.height
 
     def write_json(self, name: str, content: object) -> None:
         """Write a JSON file; a number that JSON cannot hold becomes null nowhere: it raises ValueError."""
-        write_bytes_atomic(self._staging / name, to_json(content))
+        write_bytes_atomic(self._path(name), to_json(content))
 
     def write_bytes(self, name: str, content: bytes) -> None:
         """Write a file of any kind."""
-        write_bytes_atomic(self._staging / name, content)
+        write_bytes_atomic(self._path(name), content)
 
     def commit(self, manifest: Mapping[str, Any]) -> Path:
         """Write manifest.json, with row counts and versions, and put the folder in place."""
@@ -131,6 +134,14 @@ def read_json(path: Path) -> Any:
         raise LakeError(f"{path} is not JSON: {error}", remedy="make the file again") from None
 
 
+class UtcFormatter(logging.Formatter):
+    """Log times in UTC, to the millisecond."""
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802, ARG002
+        """The record's time as ISO text."""
+        return f"{datetime.fromtimestamp(record.created, UTC):%Y-%m-%dT%H:%M:%S}.{int(record.msecs):03d}Z"
+
+
 def open_log(log_root: Path, kind: str, symbol: str, day: str, run_id: str, level: str) -> logging.Logger:
     """The run's own log, `<log_root>/<kind>/<symbol>/<day>/<run>/run.log`, in UTC."""
     if level.upper() not in LEVELS:
@@ -141,8 +152,6 @@ def open_log(log_root: Path, kind: str, symbol: str, day: str, run_id: str, leve
     log.setLevel(level.upper())
     log.propagate = False
     handler = logging.FileHandler(folder / "run.log", encoding="utf-8")
-    formatter = logging.Formatter("%(asctime)s.%(msecs)03dZ %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S")
-    formatter.converter = time.gmtime
-    handler.setFormatter(formatter)
+    handler.setFormatter(UtcFormatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
     return log
