@@ -145,7 +145,8 @@ def test_flags_come_from_the_environment_by_the_documents_names(folder):
     """SYMBOL, DAY, CALIB_DELTAS and the others; the log says what was run."""
     ran = mmlab(
         folder, "calibrate", "ladder", "--json", SYMBOL="X", DAY="20250101", CALIB_DELTAS="1,2,4", RUN_ID="env",
-        FIT_METHOD="nested_mle", LOG_LEVEL="DEBUG", LOG_ROOT=str(folder / "logs"), CALIB_DWELL_MS="1000", MIN_EXPOSURE_S="1",
+        FIT_METHOD="nested_mle", LOG_LEVEL="DEBUG", LOG_ROOT=str(folder / "logs"), CALIB_DWELL_MS="1000",
+        MIN_EXPOSURE_S="1",
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
     last = json.loads(ran.stdout.splitlines()[-1])
