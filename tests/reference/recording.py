@@ -54,6 +54,6 @@ def changed(old: dict[int, float], new: dict[int, float]) -> set[int]:
     return {p for p in old.keys() | new.keys() if old.get(p) != new.get(p)}
 
 
-def write_recording(path: Path) -> None:
+def write_recording(path: Path, seconds: int = 600) -> None:
     """The lines as a gzip file, the same bytes each time."""
-    path.write_bytes(gzip.compress("\n".join(lines()).encode() + b"\n", mtime=0))
+    path.write_bytes(gzip.compress("\n".join(lines(seconds)).encode() + b"\n", mtime=0))

@@ -101,31 +101,6 @@ def with_run(frame: pl.DataFrame, run_id: int, table: Table) -> pl.DataFrame:
     return frame.with_columns(pl.lit(run_id, pl.Int64).alias("run_id")).select(table.schema.names())
 
 
-class Held:
-    """Frames of one table, let go in the order of receipt.
-
-    The newest `hold_ns` are held back, so that rows received under a clock that stepped back by less
-    than that are sorted in, wherever the input happened to be cut into batches.
-    """
-
-    def __init__(self, buffer: Buffer, hold_ns: int) -> None:
-        self.buffer = buffer
-        self._hold_ns = hold_ns
-        self._kept = buffer.table.empty()
-
-    def take(self, run_id: int, latest_ns: int | None, check: Callable[[pl.DataFrame], None]) -> pl.DataFrame:
-        """Rows older than `latest_ns` less the hold, sorted; all of them when it is None. `check` sees new rows once."""
-        fresh = self.buffer.frame(run_id)
-        check(fresh)
-        frame = pl.concat([self._kept, fresh]).sort("recv_ns", "recv_seq", maintain_order=True)
-        if latest_ns is None:
-            self._kept = self.buffer.table.empty()
-            return frame
-        done = int(frame["recv_ns"].search_sorted(latest_ns - self._hold_ns))
-        self._kept = frame[done:]
-        return frame[:done]
-
-
 def check_grid(frame: pl.DataFrame, instrument: Instrument, where: Callable[[int], str]) -> None:
     """Every price on the tick grid, every quantity on the lot grid.
 

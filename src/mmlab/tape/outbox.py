@@ -1,0 +1,136 @@
+"""The tables of one import run on their way out: filled row by row, drained in bulk, sorted and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from datetime import date
+from typing import Any, NamedTuple
+
+import msgspec
+import polars as pl
+
+from mmlab.core import schemas
+from mmlab.core.instrument import Instrument
+from mmlab.core.spans import NS_PER_DAY, day_of_ns
+from mmlab.core.table import Table
+from mmlab.tape.books import DepthRows
+from mmlab.tape.findings import Findings, days_between
+from mmlab.tape.rows import Buffer, DiffRows, Rows, check_grid
+
+
+class Batch(NamedTuple):
+    """Rows of one table; `day` is given where the rows themselves do not tell it."""
+
+    table: Table
+    frame: pl.DataFrame
+    day: date | None = None
+
+
+class Outbox:
+    """Every table's rows. Times of 0 are those before the run has started, and become its start."""
+
+    def __init__(self, instrument: Instrument, levels: int, hold_ns: int, findings: Findings) -> None:
+        self.depth = DepthRows(instrument, levels)
+        self.diffs = DiffRows()
+        self.snapshots = Rows(schemas.SNAPSHOTS)
+        self.trades = Rows(schemas.TRADES)
+        self.tickers = Rows(schemas.BOOK_TICKER)
+        buffers: tuple[Buffer, ...] = (self.depth, self.diffs, self.snapshots, self.trades, self.tickers)
+        self._held = [Held(buffer, hold_ns) for buffer in buffers]
+        self._instrument = instrument
+        self._findings = findings
+        self._events: list[tuple[Any, ...]] = []
+        self._aside: list[tuple[Any, ...]] = []
+        self._gaps: list[tuple[date, tuple[Any, ...]]] = []
+        self._event_id = 0
+
+    def event(self, now_ns: int, epoch_id: int, kind: str, details: dict[str, Any]) -> int:
+        """Write a ledger entry; returns its id."""
+        self._event_id += 1
+        self._events.append((now_ns, self._event_id, epoch_id, kind, msgspec.json.encode(details).decode()))
+        return self._event_id
+
+    def set_aside(self, now_ns: int, source: str, line_no: int, reason: str, raw: bytes) -> None:
+        """Keep a line that could not be read."""
+        self._aside.append((now_ns, source, line_no, reason, raw))
+
+    def gap(
+        self, stream: str, from_ns: int, to_ns: int, missing: tuple[int, int] | None, reason: str, why: str
+    ) -> None:
+        """Declare a hole, on every day that it touches; `why` is what it degrades those days for."""
+        begin_ns, end_ns = sorted((from_ns, to_ns))
+        self._findings.gaps[stream] += 1
+        for day in days_between(begin_ns, end_ns):
+            self._gaps.append((day, (begin_ns, end_ns, stream, *(missing or (None, None)), reason)))
+            self._findings.degrade(day, why)
+
+    def drain(self, run_id: int, start_ns: int, latest_ns: int | None, where: Callable[[int], str]) -> Iterator[Batch]:
+        """Rows received before `latest_ns` less the hold; all of them, and the gaps, when it is None.
+
+        Raises DataError for a decimal off the grid; `where` tells the line from its recv_seq.
+        """
+        batches = [
+            Batch(held.buffer.table, held.take(run_id, latest_ns, lambda new: check_grid(new, self._instrument, where)))
+            for held in self._held
+        ]
+        events = [(ns or start_ns, *row) for ns, *row in self._events]
+        batches.append(Batch(schemas.EVENTS, _frame(schemas.EVENTS, events, run_id)))
+        aside = [(day_of_ns(ns or start_ns), tuple(row)) for ns, *row in self._aside]
+        batches += _by_day(schemas.QUARANTINE, aside, run_id)
+        self._events.clear()
+        self._aside.clear()
+        if latest_ns is None:
+            self._gaps.sort(key=lambda gap: gap[1][:3])
+            batches += _by_day(schemas.GAPS, self._gaps, run_id)
+        for batch in batches:
+            if not batch.frame.is_empty():
+                self._count(batch)
+                yield batch
+
+    def _count(self, batch: Batch) -> None:
+        """Add the batch's rows to the findings, by day."""
+        days = batch.frame.select(pl.col("recv_ns") // NS_PER_DAY) if batch.day is None else None
+        counts = [] if days is None else days["recv_ns"].value_counts().rows()
+        for number, n in counts:
+            self._findings.rows[day_of_ns(number * NS_PER_DAY)][batch.table.name] += n
+        if batch.day is not None:
+            self._findings.rows[batch.day][batch.table.name] += batch.frame.height
+
+
+class Held:
+    """Frames of one table, let go in the order of receipt.
+
+    The newest `hold_ns` are held back, so that rows received under a clock that stepped back by less
+    than that are sorted in, wherever the input happened to be cut into batches.
+    """
+
+    def __init__(self, buffer: Buffer, hold_ns: int) -> None:
+        self.buffer = buffer
+        self._hold_ns = hold_ns
+        self._kept = buffer.table.empty()
+
+    def take(self, run_id: int, latest_ns: int | None, check: Callable[[pl.DataFrame], None]) -> pl.DataFrame:
+        """Rows older than `latest_ns` less the hold, sorted; all of them when it is None. `check` sees new rows once."""
+        fresh = self.buffer.frame(run_id)
+        check(fresh)
+        frame = pl.concat([self._kept, fresh]).sort("recv_ns", "recv_seq", maintain_order=True)
+        done = frame.height
+        if latest_ns is not None:
+            done = int(frame["recv_ns"].search_sorted(latest_ns - self._hold_ns))
+        self._kept = frame[done:]
+        return frame[:done]
+
+
+def _frame(table: Table, rows: Iterable[tuple[Any, ...]], run_id: int) -> pl.DataFrame:
+    buffer = Rows(table)
+    for row in rows:
+        buffer.append(row)
+    return buffer.frame(run_id)
+
+
+def _by_day(table: Table, rows: list[tuple[date, tuple[Any, ...]]], run_id: int) -> list[Batch]:
+    """One batch for each day, in the rows' own order."""
+    days: dict[date, list[tuple[Any, ...]]] = {}
+    for day, row in rows:
+        days.setdefault(day, []).append(row)
+    return [Batch(table, _frame(table, of_day, run_id), day) for day, of_day in days.items()]
