@@ -13,7 +13,7 @@ $(INSTALLED): pyproject.toml
 
 demo: $(INSTALLED)  ## a seeded two-hour market, walked forward, with a report to open
 	$(BIN)/mmlab synth $(DEMO) --hours 2 --seed 7 --replace
-	$(BIN)/mmlab walkforward $(DEMO) --train-window-min 30 --step-min 5 --fit-method nested_mle --report
+	$(BIN)/mmlab walkforward $(DEMO) --train-window-min 30 --step-min 5 --fit-method nested_mle --maker-fee 0 --qty 0.01 --report
 
 test: lint  ## everything that CI checks
 	$(BIN)/python -m pytest -n 2

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mmlab.flows.calibrate import CalibrateSpec
     from mmlab.flows.run import Job
 
-FIT_COLUMNS = ("side", "A", "A_low", "A_high", "k", "k_low", "k_high", "dispersion", "points_used", "ok", "reason")
+FIT_COLUMNS = ("side", "A", "A_low", "A_high", "k", "k_low", "k_high", "ok", "reason")
 WINDOW_COLUMNS = ("start_ns", "A", "k", "source", "age_steps", "coverage", "fills_total", "reason")
 WINDOW_HEADS = ("start, UTC", "A", "k", "source", "age", "coverage", "hits", "reason")
 

@@ -74,10 +74,10 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) 
 
 
 def number(value: object) -> str:
-    """A cell's text: six significant digits, a dash for nothing."""
+    """A cell's text: five significant digits, a dash for nothing."""
     if value is None:
         return "-"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    return f"{value:.5g}" if isinstance(value, float) else str(value)
 
 
 def done(result: Mapping[str, Any], as_json: bool) -> None:

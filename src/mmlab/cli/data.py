@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mmlab.cli import options as o
-from mmlab.cli.console import OUT, done, progress
+from mmlab.cli.console import OUT, done, progress, table, warn
 
 Replace = Annotated[bool, typer.Option("--replace", help="Replace days that are in the lake already.")]
 
@@ -79,4 +79,16 @@ def import_raw(
     spec = ImportSpec(venue, symbol, tick_size, lot_size, levels=levels, replace=replace)
     with progress() as show:
         report = run(spec, files, Lake(data_root), progress=lambda at, of: show("import", at, of))
-    raise NotImplementedError(report)
+    table(
+        f"{report.lines:,} lines, {report.epochs} epochs of the book",
+        ("day", "table", "rows"),
+        [(f"{day:%Y%m%d}", name, f"{n:,}") for day, rows in report.rows.items() for name, n in sorted(rows.items())],
+    )
+    warn([f"{day:%Y%m%d} is degraded: {'; '.join(reasons)}" for day, reasons in report.reasons.items()])
+    for kind, found in report.set_aside.items():
+        places = ", ".join(f"{file} line {line}" for file, line in found.first)
+        warn([f"{found.count} lines set aside, {kind}: {places}{' ...' if found.count > len(found.first) else ''}"])
+    paths = [str(ref.path) for ref in report.refs]
+    done({"path": ", ".join(paths), "lines": report.lines, "epochs": report.epochs, "gaps": dict(report.gaps)}, as_json)
+    if report.set_aside:
+        raise typer.Exit(1)

@@ -100,7 +100,7 @@ def _tiles(metrics: pl.DataFrame | None) -> str:
         return ""
     tiles = (
         f'<div class="tile"><div class="name">{escape(name.replace("_", " "))}</div>'
-        f'<div class="value">{_number(value)}</div><div class="unit">{escape(unit)}</div></div>'
+        f'<div class="value">{_number(value)}</div><div class="unit">{escape(unit).removeprefix("1")}</div></div>'
         for name, value, unit in metrics.select("metric", "value", "unit").iter_rows()
     )
     return f'<h2>Metrics</h2>\n<div class="tiles">{"".join(tiles)}</div>'

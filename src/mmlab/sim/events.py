@@ -60,14 +60,19 @@ def tape(depth: pl.DataFrame, trades: pl.DataFrame, instrument: Instrument) -> T
         array(depth, "recv_seq"),
         breaks,
         ticks.to_steps(array(depth, "bid_px_1")),
-        lots.to_steps(array(depth, "bid_qty_1")),
+        shown_lots(depth, "bid_qty_1", instrument),
         ticks.to_steps(array(depth, "ask_px_1")),
-        lots.to_steps(array(depth, "ask_qty_1")),
+        shown_lots(depth, "ask_qty_1", instrument),
         array(trades, "recv_ns"),
         array(trades, "recv_seq"),
         ticks.to_steps(array(trades, "price")),
         lots.to_steps(array(trades, "qty")),
     )
+
+
+def shown_lots(depth: pl.DataFrame, name: str, instrument: Instrument) -> Ints:
+    """Whole lots in a displayed quantity; old orders may leave a level with a fraction of a lot, which nobody gets."""
+    return np.floor(array(depth, name) * instrument.lots.per_unit + 1e-6).astype(np.int64)
 
 
 def sorted_in_time(frame: pl.DataFrame) -> bool:

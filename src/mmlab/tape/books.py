@@ -106,22 +106,20 @@ class DepthRows:
         if not self._heads:
             return self.table.empty()
         names = ("recv_ns", "exch_ns", "recv_seq", "epoch_id", "update_id")
-        columns = {name: pl.Series(name, c, pl.Int64) for name, c in zip(names, zip(*self._heads, strict=True))}
-        columns["run_id"] = pl.repeat(run_id, len(self._heads), dtype=pl.Int64, eager=True)
-        for name, sign in (("bid", 1), ("ask", -1)):
-            columns |= self._ladder(name, sign)
+        heads = pl.DataFrame(self._heads, dict.fromkeys(names, pl.Int64), orient="row")
+        ladder = self._ladder("bid", 1) + self._ladder("ask", -1)
         self._clear()
-        return pl.DataFrame(columns).select(self.table.schema.names())
+        frame = heads.with_columns(pl.lit(run_id, pl.Int64).alias("run_id"), *ladder)
+        return frame.select(self.table.schema.names())
 
-    def _ladder(self, name: str, sign: int) -> dict[str, pl.Series]:
+    def _ladder(self, name: str, sign: int) -> list[pl.Series]:
         """Price and quantity columns of one side."""
         shape = (-1, self._levels)
         keys: npt.NDArray[np.int64] = np.array(self._keys[name], np.int64).reshape(shape)
         qty = np.array(self._qty[name], np.float64).reshape(shape)
         price = np.where(np.isnan(qty), np.nan, self._ticks.to_decimal(sign * keys))
-        columns = {}
-        for i in range(self._levels):
-            for kind, values in (("px", price), ("qty", qty)):
-                column = f"{name}_{kind}_{i + 1}"
-                columns[column] = pl.Series(column, np.ascontiguousarray(values[:, i]), pl.Float64, nan_to_null=True)
-        return columns
+        return [
+            pl.Series(f"{name}_{kind}_{i + 1}", np.ascontiguousarray(values[:, i]), pl.Float64, nan_to_null=True)
+            for i in range(self._levels)
+            for kind, values in (("px", price), ("qty", qty))
+        ]

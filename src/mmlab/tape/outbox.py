@@ -89,12 +89,11 @@ class Outbox:
 
     def _count(self, batch: Batch) -> None:
         """Add the batch's rows to the findings, by day."""
-        days = batch.frame.select(pl.col("recv_ns") // NS_PER_DAY) if batch.day is None else None
-        counts = [] if days is None else days["recv_ns"].value_counts().rows()
-        for number, n in counts:
-            self._findings.rows[day_of_ns(number * NS_PER_DAY)][batch.table.name] += n
         if batch.day is not None:
             self._findings.rows[batch.day][batch.table.name] += batch.frame.height
+            return
+        for number, n in (batch.frame["recv_ns"] // NS_PER_DAY).value_counts().iter_rows():
+            self._findings.rows[day_of_ns(number * NS_PER_DAY)][batch.table.name] += n
 
 
 class Held:
@@ -110,7 +109,7 @@ class Held:
         self._kept = buffer.table.empty()
 
     def take(self, run_id: int, latest_ns: int | None, check: Callable[[pl.DataFrame], None]) -> pl.DataFrame:
-        """Rows older than `latest_ns` less the hold, sorted; all of them when it is None. `check` sees new rows once."""
+        """Rows older than `latest_ns` less the hold, sorted; all when it is None. `check` sees each row once."""
         fresh = self.buffer.frame(run_id)
         check(fresh)
         frame = pl.concat([self._kept, fresh]).sort("recv_ns", "recv_seq", maintain_order=True)
