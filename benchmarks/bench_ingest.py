@@ -8,12 +8,11 @@ import time
 from pathlib import Path
 
 from benchmarks.table import markdown, peak_mib, write
-from mmlab.core.spans import Days
 from mmlab.flows.import_raw import ImportSpec, import_raw
 from mmlab.store.lake import Lake
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-from reference.recording import write_recording  # noqa: E402
+from reference.recording import write_recording
 
 SECONDS = 20_000
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "data"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ USDM = ("usdm_ethusdt_20240808.gz",)
 START_NS = 1_735_689_600_000_000_000  # 2025-01-01
 START_MS = START_NS // 1_000_000
 
-Levels = list[tuple[str, str]]
+Levels = Sequence[tuple[str, str]]
 
 
 def real(names: tuple[str, ...]) -> list[Path]:
@@ -35,14 +36,14 @@ def event(stream: str, data: dict[str, Any]) -> dict[str, Any]:
     return {"stream": f"{data['s'].lower()}@{stream}", "data": data}
 
 
-def depth(U: int, u: int, bids: Levels = [], asks: Levels = [], pu: int | None = None, **more: Any) -> dict[str, Any]:
+def depth(U: int, u: int, bids: Levels = (), asks: Levels = (), pu: int | None = None, **more: Any) -> dict[str, Any]:
     """A depthUpdate, of spot or (with `pu`) of USD-M."""
     futures = {} if pu is None else {"pu": pu, "T": START_MS}
     data = {"e": "depthUpdate", "E": START_MS, "s": "BTCUSDT", "U": U, "u": u, **futures, "b": bids, "a": asks}
     return event("depth@100ms", data | more)
 
 
-def snapshot(last_id: int, bids: Levels = [], asks: Levels = []) -> dict[str, Any]:
+def snapshot(last_id: int, bids: Levels = (), asks: Levels = ()) -> dict[str, Any]:
     """A REST snapshot."""
     return {"lastUpdateId": last_id, "bids": bids, "asks": asks}
 

@@ -92,7 +92,8 @@ def import_raw(
         _drain(ingest, writer, final=True)
         found = ingest.findings
         refs = writer.commit(found.reasons())
-    return ImportReport(found.lines, found.epochs, found.rows, found.gaps, found.set_aside, found.reasons(), refs)
+    rows = dict(sorted(found.rows.items()))
+    return ImportReport(found.lines, found.epochs, rows, found.gaps, found.set_aside, found.reasons(), refs)
 
 
 def _feed_file(ingest: Ingest, writer: LakeWriter, path: Path, name: str, progress: Callable[[int], None]) -> None:
