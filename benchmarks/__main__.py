@@ -1,8 +1,8 @@
-"""`python -m benchmarks [name ...]`: measure, and rewrite benchmarks/README.md."""
+"""`python -m benchmarks [name ...]`: measure, each in a process of its own, and rewrite benchmarks/README.md."""
 
 from __future__ import annotations
 
-import importlib
+import subprocess
 import sys
 
 from benchmarks.table import machine, write
@@ -12,4 +12,4 @@ NAMES = ("synth", "calib", "sim", "ingest", "recovery")
 if __name__ == "__main__":
     write("machine", machine())
     for name in sys.argv[1:] or NAMES:
-        importlib.import_module(f"benchmarks.bench_{name}").main()
+        subprocess.run([sys.executable, "-m", f"benchmarks.bench_{name}"], check=True)

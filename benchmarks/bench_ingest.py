@@ -14,7 +14,7 @@ from mmlab.store.lake import Lake
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from reference.recording import write_recording
 
-SECONDS = 20_000
+SECONDS = 5_000
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
 
 
