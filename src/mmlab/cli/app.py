@@ -10,6 +10,7 @@ import typer
 from mmlab import __version__
 from mmlab.cli import calibrate, data, query, simulate
 from mmlab.cli.console import fault
+from mmlab.cli.flags import grouped
 from mmlab.core.errors import MmlabError
 
 HELP = """Would that quote have been filled, and would it have paid?
@@ -26,14 +27,14 @@ calibrations = typer.Typer(help="Measure how likely a resting quote is to be fil
 app.add_typer(imports, name="import")
 app.command("synth")(data.synth)
 app.add_typer(calibrations, name="calibrate")
-app.command("walkforward")(simulate.walkforward)
-app.command("backtest")(simulate.backtest)
+app.command("walkforward")(grouped(simulate.walkforward))
+app.command("backtest")(grouped(simulate.backtest))
 app.command("report")(query.report)
 app.command("sql")(query.sql)
 app.command("tables")(query.tables)
 imports.command("raw")(data.import_raw)
-calibrations.command("ladder")(calibrate.ladder)
-calibrations.command("schedule")(calibrate.schedule)
+calibrations.command("ladder")(grouped(calibrate.ladder))
+calibrations.command("schedule")(grouped(calibrate.schedule))
 
 
 def _version(asked: bool) -> None:
