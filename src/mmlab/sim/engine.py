@@ -59,7 +59,7 @@ CANCELS = ("", "QUOTE_CHANGE", "NO_DESIRED_QUOTE", "TTL_EXPIRE")
 QUOTE_CHANGE, NO_QUOTE, TTL_EXPIRE = 1, 2, 3
 FILL_REASONS = ("trade_cross", "poisson", "taker")
 BY_PRINT, BY_CLOCK, BY_TAKING = range(3)
-ORDER_WIDTH, FILL_WIDTH, STATE_WIDTH = 14, 7, 7
+ORDER_WIDTH, FILL_WIDTH, STATE_WIDTH = 14, 8, 7
 
 
 @njit(cache=True)
@@ -123,7 +123,16 @@ def _fill(
     S[FEES] += fee
     L[j, LEFT] -= lots
     row = fills[S[N_FILLS]]
-    row[0], row[1], row[2], row[3], row[4], row[5], row[6] = t, L[j, ID], L[j, SIDE], price, lots, fee, how
+    row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7] = (
+        t,
+        L[j, ID],
+        L[j, SIDE],
+        price,
+        lots,
+        fee,
+        how,
+        mid2,
+    )
     S[N_FILLS] += 1
     _log_order(t, FILLED, L[j], FINE, S, orders)
     if L[j, LEFT] == 0:
@@ -204,7 +213,7 @@ def _hazard(now: int, stop: int, mid2: int, A: float, k: float, S: Ints, L: Ints
     for j in range(S[LIVE]):
         if L[j, IS_ACTIVE] == 1:
             rate = _rate(j, mid2, A, k, L)
-            wait = np.ceil((H[j, 0] - H[j, 1]) / rate / S_PER_NS)
+            wait = np.ceil((H[j, 0] - H[j, 1]) / rate / S_PER_NS) if rate > 0.0 else np.inf
             if wait < 9e18 and now + int(max(wait, 0.0)) < stop:
                 filled, stop = j, now + int(max(wait, 0.0))
     for j in range(S[LIVE]):

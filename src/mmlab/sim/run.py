@@ -57,7 +57,7 @@ def run(tape: Tape, spec: BacktestSpec, intensity: Intensity, buffer_rows: int =
     orders, fills, state = (np.concatenate(parts) for parts in made)
     return Result(
         ORDERS.check(_orders(orders, tape.instrument)),
-        FILLS.check(_fills(fills, state, tape.instrument)),
+        FILLS.check(_fills(fills, tape.instrument)),
         STATE.check(_state(state, tape.instrument)),
     )
 
@@ -139,7 +139,7 @@ def _orders(a: Rows, instrument: Instrument) -> pl.DataFrame:
     return ORDERS.conform(frame.with_columns(pl.when(pl.col(n) < e.NEVER).then(pl.col(n)) for n in absent))
 
 
-def _fills(a: Rows, state: Rows, instrument: Instrument) -> pl.DataFrame:
+def _fills(a: Rows, instrument: Instrument) -> pl.DataFrame:
     """Kernel rows -> `fills`."""
     money, how = Money.of(instrument), a[:, 6]
     return FILLS.conform(
@@ -149,16 +149,10 @@ def _fills(a: Rows, state: Rows, instrument: Instrument) -> pl.DataFrame:
                 "price": instrument.ticks.to_decimal(a[:, 3]), "qty": instrument.lots.to_decimal(a[:, 4]),
                 "fee": a[:, 5] / 10**money.digits,
                 "liquidity": _names(("maker", "maker", "taker"), how), "reason": _names(e.FILL_REASONS, how),
-                "mid": _mid(_mid_at(a[:, 0], state), instrument),
+                "mid": _mid(a[:, 7], instrument),
             }
         )
     )  # fmt: skip
-
-
-def _mid_at(at_ns: Rows, state: Rows) -> Rows:
-    """Mid in half ticks in force at each fill: that of the state row written with it."""
-    mid2: Rows = state[np.searchsorted(state[:, 0], at_ns, side="left"), 3]
-    return mid2
 
 
 def _mid(mid2: Rows, instrument: Instrument) -> npt.NDArray[np.float64]:

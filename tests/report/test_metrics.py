@@ -1,0 +1,64 @@
+"""Figures of a run, on a case small enough to compute by hand."""
+
+from __future__ import annotations
+
+import polars as pl
+import pytest
+
+from mmlab.core.instrument import Instrument
+from mmlab.core.schemas import FILLS, ORDERS, STATE
+from mmlab.report.metrics import metrics
+
+INSTRUMENT = Instrument("v", "S", "0.01", "0.001")
+S = 1_000_000_000
+
+
+def table(contract, rows):
+    return contract.check(pl.DataFrame(rows, schema=contract.schema, orient="row"))
+
+
+def order(ns, id, action, status, side=1):
+    return (ns, id, action, status, side, 100.0, 0.01, 0.01, ns + S, None, None, None, "", "")
+
+
+def state(ns, inventory, cash, mid):
+    return (ns, inventory, cash, mid, cash + inventory * mid, 0, None, None)
+
+
+def figures(orders, fills, states) -> dict[str, float | None]:
+    frames = (table(c, r) for c, r in ((ORDERS, orders), (FILLS, fills), (STATE, states)))
+    return dict(metrics(*frames, INSTRUMENT).select("metric", "value").iter_rows())
+
+
+def test_a_round_trip_by_hand():
+    """Bought 0.01 at 100, sold 0.005 at 101, fees 0.001 and 0.0005; the rest is marked at 102."""
+    got = figures(
+        [order(0, 1, "PLACE", "OPEN"), order(0, 2, "PLACE", "OPEN", -1), order(0, 3, "PLACE", "OPEN")],
+        [
+            (3 * S, 1, 1, 100.0, 0.01, 0.001, "maker", "trade_cross", 100.5),
+            (5 * S, 2, -1, 101.0, 0.005, 0.0005, "maker", "trade_cross", 100.5),
+        ],
+        [
+            state(0, 0.0, 10.0, 100.0),
+            state(3 * S, 0.01, 8.999, 99.0),
+            state(5 * S, 0.005, 9.5035, 101.0),
+            state(10 * S, 0.005, 9.5035, 102.0),
+        ],
+    )
+    expected = {
+        "pnl_total": 0.0135, "realised_pnl": 0.005, "unrealised_pnl": 0.01, "fees": 0.0015, "turnover": 1.505,
+        "max_drawdown": 0.011, "orders_placed": 3, "orders_filled": 2, "fill_ratio": 2 / 3, "fills": 2,
+        "buy_qty": 0.01, "sell_qty": 0.005, "final_inventory": 0.005, "max_abs_inventory": 0.01,
+        "time_to_first_fill_mean": 3.0, "duration": 10.0,
+    }  # fmt: skip
+    assert got.keys() == expected.keys()
+    for name, value in expected.items():
+        assert got[name] == pytest.approx(value, abs=1e-9), name
+
+
+def test_a_position_held_from_the_start_earned_nothing_before_it():
+    """0.01 held at 100, marked at 103: 0.03, all of it unrealised."""
+    got = figures([], [], [state(0, 0.01, 5.0, 100.0), state(S, 0.01, 5.0, 103.0)])
+    assert (got["pnl_total"], got["realised_pnl"], got["unrealised_pnl"]) == (0.03, 0.0, 0.03)
+    assert got["fill_ratio"] is None
+    assert got["time_to_first_fill_mean"] is None
