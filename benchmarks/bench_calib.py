@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 
 from benchmarks.market import DAY, lake_with_day
 from benchmarks.table import markdown, peak_mib, ratio, time_pairs, write
@@ -34,10 +35,23 @@ def reader(root: Path) -> Callable[[], Tape]:
     return read
 
 
+def bare_reader(root: Path) -> Callable[[], list[pl.DataFrame]]:
+    """The baseline: the same columns by `polars.read_parquet` alone, without manifest, footer or contract checks."""
+    lake = Lake(root)
+    [ref] = lake.find("BENCH", DAY)
+    tables = lake.manifest(ref).tables
+    jobs = [
+        ([ref.path / name / part.file for part in tables[name]], list(columns))
+        for name, _, columns in TAPE_COLUMNS
+        if name in tables
+    ]
+    return lambda: [pl.read_parquet(paths, columns=columns, hive_partitioning=False) for paths, columns in jobs]
+
+
 def joins(root: Path) -> None:
     """Ratio of calibration to reading, for each counting rule, for few and for many distances."""
-    read = reader(root)
-    tape = read()
+    read = bare_reader(root)
+    tape = reader(root)()
     rows = []
     for count in COUNT_RULES:
         for deltas in ((1, 2, 3, 5, 8, 13), DELTAS):
