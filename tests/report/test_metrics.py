@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from decimal import Decimal
+from fractions import Fraction
+
 import polars as pl
 import pytest
 
 from mmlab.core.instrument import Instrument
 from mmlab.core.schemas import FILLS, ORDERS, STATE
 from mmlab.report.metrics import metrics
+from mmlab.sim.run import run
+from mmlab.sim.spec import BacktestSpec, FillSpec, QuoteSpec
+from reference.markets import busy, instrument, intensity, tape
 
 INSTRUMENT = Instrument("v", "S", "0.01", "0.001")
 S = 1_000_000_000
@@ -62,3 +69,43 @@ def test_a_position_held_from_the_start_earned_nothing_before_it():
     assert (got["pnl_total"], got["realised_pnl"], got["unrealised_pnl"]) == (0.03, 0.0, 0.03)
     assert got["fill_ratio"] is None
     assert got["time_to_first_fill_mean"] is None
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("account", ["spot", "margin"])
+@pytest.mark.parametrize("model", ["trade_cross", "poisson"])
+def test_profit_is_the_change_of_value_exactly(seed, account, model):
+    """Held against a fold of the printed decimals; a quantum is 1e-8, so a mid between ticks is half a quantum."""
+    market = replace(busy(seed), tick="0.01", lot="0.000001")
+    market = replace(market, frames=[replace(f, bid=f.bid - 1) for f in market.frames])
+    spec = BacktestSpec(
+        QuoteSpec("fixed_spread", half_spread_ticks=1.5), FillSpec(model), qty=0.000007, initial_inventory=0.000021,
+        account=account, maker_fee=0.0003, entry_latency_ms=0, cancel_latency_ms=100, requote_interval_ms=50,
+    )  # fmt: skip
+    got = run(tape(market), spec, intensity(market))
+    figures = metrics(got.orders, got.fills, got.state, instrument(market))
+    value = {name: exact(x) for name, x in figures.select("metric", "value").iter_rows() if x is not None}
+    first, last = (got.state.row(i, named=True) for i in (0, -1))
+    cash, held, turnover, fees = Fraction(1000), exact(first["inventory"]), Fraction(0), Fraction(0)
+    for fill in got.fills.iter_rows(named=True):
+        notional = exact(fill["price"]) * exact(fill["qty"])
+        cash -= fill["side"] * notional + exact(fill["fee"])
+        held += fill["side"] * exact(fill["qty"])
+        turnover, fees = turnover + notional, fees + exact(fill["fee"])
+    assert got.fills.height > 10
+    assert (cash, held) == (exact(last["cash"]), exact(last["inventory"]))
+    assert (turnover, fees) == (value["turnover"], value["fees"])
+    assert exact(last["mtm_value"]) == cash + held * exact(last["mid"])
+    assert value["pnl_total"] == exact(last["mtm_value"]) - exact(first["mtm_value"])
+    assert value["pnl_total"] == value["realised_pnl"] + value["unrealised_pnl"] - value["fees"]
+
+
+def exact(decimal: float) -> Fraction:
+    return Fraction(Decimal(repr(decimal)))
+
+
+def test_a_run_without_fills_has_figures():
+    """Zeros, and nulls where there is nothing to divide by."""
+    got = figures([order(0, 1, "PLACE", "OPEN")], [], [state(0, 0.0, 5.0, 100.0), state(S, 0.0, 5.0, 99.0)])
+    assert (got["pnl_total"], got["turnover"], got["max_drawdown"], got["fills"], got["buy_qty"]) == (0, 0, 0, 0, 0)
+    assert (got["fill_ratio"], got["time_to_first_fill_mean"]) == (0.0, None)

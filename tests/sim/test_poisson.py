@@ -14,7 +14,7 @@ from mmlab.sim.events import Tape
 from mmlab.sim.intensity import FOREVER, Intensity
 from mmlab.sim.run import run
 from mmlab.sim.spec import BacktestSpec, FillSpec, QuoteSpec
-from reference.slow_backtest import draw
+from reference.backtest import splitmix64
 
 START = 1_000_000_000_000
 INSTRUMENT = Instrument("binance-spot", "BTCUSDT", "0.01", "0.001")
@@ -45,10 +45,9 @@ def test_waiting_times_are_exponential_with_the_rate_of_the_curve():
     A, k = 0.3, 0.2
     got = run(calm(40_000), spec(), Intensity.constant(A, k))
     placed = got.orders.filter(got.orders["action"] == "PLACE").select("order_id", "active_recv_ns")
-    waits = got.fills.join(placed, on="order_id").select((got.fills["recv_ns"].alias("t") - 0).alias("t"))
     joined = got.fills.join(placed, on="order_id", maintain_order="left")
     seconds = (joined["recv_ns"] - joined["active_recv_ns"]).to_numpy() / 1e9
-    assert waits.height == seconds.size > 3000
+    assert seconds.size > 3000
     rate = A * np.exp(-4 * k)
     assert seconds.mean() == pytest.approx(1 / rate, abs=4 / rate / np.sqrt(seconds.size))
     assert kstest(seconds, "expon", args=(0, 1 / rate)).pvalue > 1e-3
@@ -85,7 +84,7 @@ def test_a_book_that_is_too_old_fills_nothing():
 def test_draws_depend_on_seed_and_order_alone_and_are_uniform():
     """The compiled splitmix64 equals whole-number arithmetic, and 20,000 draws pass for uniform."""
     got = [engine.uniform(3, i) for i in range(1, 20_001)]
-    assert [-np.log(u) for u in got[:50]] == pytest.approx([draw(3, i) for i in range(1, 51)], rel=1e-15)
+    assert got[:500] == [splitmix64(3, i) for i in range(1, 501)]
     assert kstest(got, "uniform").pvalue > 1e-3
     assert len(set(got)) == 20_000
     assert engine.uniform(4, 1) != engine.uniform(3, 1)

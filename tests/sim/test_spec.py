@@ -34,6 +34,16 @@ INSTRUMENT = Instrument("binance-spot", "BTCUSDT", "0.01", "0.001")
         (lambda: FillSpec("magic"), "--fill-model is 'magic'"),
         (lambda: FillSpec(reach="near"), "--fill-reach is 'near'"),
         (lambda: FillSpec(seed=-1), "--seed is -1"),
+        (lambda: FillSpec(seed=2**63), "--seed is 9223372036854775808"),
+        (lambda: FillSpec(max_book_age_ms=-1), "--max-book-age-ms is -1"),
+        (lambda: BacktestSpec(initial_inventory=-1.0), "--initial-inventory is -1"),
+        (lambda: BacktestSpec(initial_cash=math.nan, account="margin"), "--initial-cash is nan"),
+        (lambda: BacktestSpec(initial_inventory=-math.inf, account="margin"), "--initial-inventory is -inf"),
+        (lambda: run(still(), BacktestSpec(initial_cash=1e30), Intensity.none()), "--initial-cash 1e+30 is too large"),
+        (
+            lambda: run(still(), BacktestSpec(initial_inventory=1e12), Intensity.none()),
+            "--initial-inventory 1e+12 is too large",
+        ),
         (lambda: BacktestSpec(qty=0.0), "--qty is 0"),
         (lambda: BacktestSpec(account="bank"), "--account is 'bank'"),
         (lambda: BacktestSpec(entry_latency_ms=-1), "--entry-latency-ms is -1"),
@@ -68,6 +78,10 @@ ENTRY = {"start_ms": 0, "end_ms": 10, "A": 1.0, "k": 0.1}
         ([ENTRY, {**ENTRY, "start_ms": 5, "end_ms": 20}], "schedule entry 1 overlaps"),
         ([{**ENTRY, "end_ms": 0}], "schedule entry 0 overlaps the one before or ends before it starts"),
         ([{**ENTRY, "A": -1.0}], "schedule entry 0 has A -1.0"),
+        ([{**ENTRY, "A": "fast"}], "schedule entry 0 has A fast"),
+        ([ENTRY, 7], "schedule entry 1 is 7"),
+        ([ENTRY, {**ENTRY, "start_ms": 10, "end_ms": "noon"}], "schedule entry 1 starts or ends"),
+        ([{**ENTRY, "end_ms": 10**13}], "schedule entry 0 starts or ends"),
         ([{**ENTRY, "k": float("nan")}], "schedule entry 0 has A 1.0 and k nan"),
     ],
 )
@@ -144,3 +158,17 @@ def test_a_constant_intensity_holds_at_all_times():
     assert constant.coverage(0, FOREVER) == 1.0
     with pytest.raises(DataError, match="must be above 0"):
         Intensity.constant(0.0, 0.1)
+
+
+def test_times_and_caps_without_end_are_as_good_as_forever():
+    """10**15 ms would not fit in ns; nothing overflows, and the run is that of merely long times."""
+    sized = [
+        BacktestSpec(
+            QuoteSpec("fixed_spread"), FillSpec(max_book_age_ms=ms), max_inventory=most, account="margin",
+            cancel_latency_ms=ms, ttl_ms=ms, requote_interval_ms=ms,
+        )
+        for ms, most in ((10**9, 1.0), (10**15, 1e300))
+    ]  # fmt: skip
+    long, endless = (run(still(), spec, Intensity.none()) for spec in sized)
+    assert long.orders.drop("expire_recv_ns").equals(endless.orders.drop("expire_recv_ns"))
+    assert long.state.equals(endless.state)

@@ -118,9 +118,9 @@ def begin(job: Job, kind: str, method: str | None, progress: Progress) -> Iterat
         yield run
     except Exception as error:
         log.error("stopped: %s", error)
-        folder.abort()
         raise
     finally:
+        folder.abort()  # whatever was not committed, also when the user interrupts
         for handler in list(log.handlers):
             handler.close()
             log.removeHandler(handler)

@@ -17,21 +17,20 @@ def metrics(orders: pl.DataFrame, fills: pl.DataFrame, state: pl.DataFrame, inst
     money = Money.of(instrument)
     start, end = state.row(0, named=True), state.row(-1, named=True)
     account = fold(fills, opening(start, instrument), instrument)
-    twice = 2 * account.lots * half_ticks(end["mid"], instrument) * money.per_tick_lot // 2  # 2 * value at the mid
-    unrealised2 = twice - 2 * account.cost
-    total2 = 2 * (account.realised - account.fees) + unrealised2
+    unrealised = account.lots * half_ticks(end["mid"], instrument) * money.per_tick_lot - account.cost
     quote = {
-        "pnl_total": total2 / 2,
+        "pnl_total": account.realised - account.fees + unrealised,
         "realised_pnl": account.realised,
-        "unrealised_pnl": unrealised2 / 2,
+        "unrealised_pnl": unrealised,
         "fees": account.fees,
     }
     placed = orders.filter(pl.col("action") == "PLACE").height
     filled = fills["order_id"].n_unique()
     seconds = max(end["recv_ns"] - start["recv_ns"], 1) / NS_PER_S
-    rows: list[tuple[str, float | None, str]] = [(name, q / 10**money.digits, "quote") for name, q in quote.items()]
+    unit2 = 2 * 10**money.digits
+    rows: list[tuple[str, float | None, str]] = [(name, q / unit2, "quote") for name, q in quote.items()]
     rows += [
-        ("turnover", float((fills["price"] * fills["qty"]).sum()), "quote"),
+        ("turnover", turnover(fills, instrument), "quote"),
         ("max_drawdown", max_drawdown(state), "quote"),
         ("orders_placed", placed, "1"),
         ("orders_filled", filled, "1"),
@@ -48,20 +47,27 @@ def metrics(orders: pl.DataFrame, fills: pl.DataFrame, state: pl.DataFrame, inst
 
 
 def opening(start: dict[str, float], instrument: Instrument) -> Account:
-    """The account at the first state row, its position at the cost of that row's mid (rounded to a quantum)."""
+    """The account at the first state row in half quanta (a mid is in half ticks), its position at that row's mid."""
     lots = steps(start["inventory"], instrument.lot_size)
-    cost2 = lots * half_ticks(start["mid"], instrument) * Money.of(instrument).per_tick_lot
-    return Account(lots=lots, cost=cost2 // 2)
+    return Account(lots=lots, cost=lots * half_ticks(start["mid"], instrument) * Money.of(instrument).per_tick_lot)
 
 
 def fold(fills: pl.DataFrame, account: Account, instrument: Instrument) -> Account:
-    """The account after all fills, exactly."""
+    """The account after all fills, exactly, in half quanta."""
     money = Money.of(instrument)
     for side, price, qty, fee in fills.select("side", "price", "qty", "fee").iter_rows():
         lots = steps(qty, instrument.lot_size)
         notional = steps(price, instrument.tick_size) * lots * money.per_tick_lot
-        account = account.fill(side, lots, notional, money.quanta(fee, "fee"))
+        account = account.fill(side, lots, 2 * notional, 2 * money.quanta(fee, "fee"))
     return account
+
+
+def turnover(fills: pl.DataFrame, instrument: Instrument) -> float:
+    """Price times quantity over all fills, in quote currency."""
+    ticks = instrument.ticks.to_steps(fills["price"].to_numpy())
+    lots = instrument.lots.to_steps(fills["qty"].to_numpy())
+    money = Money.of(instrument)
+    return money.amount(int((ticks * lots).sum()) * money.per_tick_lot)
 
 
 def steps(value: float, step: str) -> int:

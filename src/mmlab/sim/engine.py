@@ -8,7 +8,7 @@ At each event of the tape, at time t:
    the end of the book's life (`max_book_age_ms`), and its fill falls at the exact nanosecond. An order
    that becomes active against a touch that it crosses is refused (post-only) or takes from the touch.
 2. A print fills orders by price alone (`trade_cross`): best price first, then oldest, its quantity
-   shared once.
+   shared once. Where it reaches own buys and sells that have crossed, the oldest one's side comes first.
 3. A frame replaces the book; if a decision is due, quotes are compared with the orders at work,
    cancels and new orders leave, and the account is written down.
 
@@ -32,6 +32,7 @@ Segments = tuple[Ints, Ints, Floats, Floats]  # start_ns, end_ns, A, k
 
 NEVER = 2**62
 S_PER_NS = 1e-9
+MOST_QUANTA = 2.0**58  # an order worth more is not told apart from one that is never filled
 MOST_EXPONENT = 50.0  # exp(50) a second fills at once; beyond it floats would overflow
 
 # P: the specification in whole numbers
@@ -43,7 +44,7 @@ HALF_SPREAD, GAMMA, SIGMA, HORIZON, QUOTE_K, TICK = range(6)
 (CASH, LOTS, FEES, LIVE, NEXT_ID, FRAME_AT, PRINT_AT, NOW, DECIDED, SKIP_BUY, SKIP_SELL, TAKEN_BID, TAKEN_ASK, SEGMENT,
  SAMPLE_NS, SAMPLE_MID2, RING_AT, RING_N, SUM_NS, SUM_MOVE2, N_ORDERS, N_FILLS, N_STATE,
  LAST_STATE_NS) = range(24)  # fmt: skip
-# L: one live order a row, oldest first; H: its exponential draw and the hazard it has lived through
+# L: one live order a row, oldest first; H: its exponential draw, the hazard it has lived through, its rate
 ID, SIDE, PRICE, LEFT, ACTIVE, EXPIRE, REQUESTED, EFFECTIVE, IS_ACTIVE, WHY, SIZE = range(11)
 
 ACTIONS = ("PLACE", "REJECT", "SKIP", "CANCEL_REQ", "CANCEL_ACK", "EXPIRE", "FILL", "CLOSE_FILLED")
@@ -64,7 +65,7 @@ ORDER_WIDTH, FILL_WIDTH, STATE_WIDTH = 14, 8, 7
 
 @njit(cache=True)
 def uniform(seed: int, order_id: int) -> float:
-    """A number in (0, 1) from (seed, order id) alone: splitmix64 (Steele, Lea and Flood 2014)."""
+    """A number in (0, 1] from (seed, order id) alone: splitmix64 (Steele, Lea and Flood 2014)."""
     z = np.uint64(seed) * np.uint64(0xD1342543DE82EF95) + np.uint64(order_id) * np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -171,27 +172,11 @@ def _advance(
     """Step 1: live from S[NOW] to t under the book of `frame_ns`."""
     mid2 = bid + ask
     while True:
-        now = S[NOW]
         when, which, kind = _next_instant(t, S, L)
-        filled = -1
-        if P[POISSON] == 1 and S[LIVE] > 0 and when > now:
-            stop = when
-            inside = _segment(now, segments[0], segments[1], S)
-            if S[SEGMENT] < segments[0].size:
-                edge = segments[1][S[SEGMENT]] if inside else segments[0][S[SEGMENT]]
-                stop = min(stop, edge)
-            old = frame_ns + P[MAX_AGE]
-            if now >= old:
-                inside = False
-            else:
-                stop = min(stop, old)
-            if inside:
-                filled, stop = _hazard(now, stop, mid2, segments[2][S[SEGMENT]], segments[3][S[SEGMENT]], S, L, H)
-            S[NOW] = stop
-            if filled >= 0:
-                _fill(stop, filled, L[filled, LEFT], L[filled, PRICE], BY_CLOCK, mid2, P, S, L, H, orders, fills, state)
-                continue
-            if stop < when:
+        if P[POISSON] == 1 and S[LIVE] > 0:
+            j = _clock(when, frame_ns, mid2, segments, P, S, L, H)
+            if j >= 0:
+                _fill(S[NOW], j, L[j, LEFT], L[j, PRICE], BY_CLOCK, mid2, P, S, L, H, orders, fills, state)
                 continue
         S[NOW] = when
         if which < 0:
@@ -207,18 +192,38 @@ def _advance(
 
 
 @njit(cache=True)
+def _clock(when: int, frame_ns: int, mid2: int, segments: Segments, P: Ints, S: Ints, L: Ints, H: Floats) -> int:
+    """Live through the hazards from S[NOW] to `when`, or to the first fill before it; the order filled, or -1."""
+    old = frame_ns + P[MAX_AGE]
+    while S[NOW] < when:
+        now, stop, filled = S[NOW], when, -1
+        inside = _segment(now, segments[0], segments[1], S)
+        if S[SEGMENT] < segments[0].size:
+            stop = min(stop, segments[1][S[SEGMENT]] if inside else segments[0][S[SEGMENT]])
+        if now < old:
+            stop = min(stop, old)
+            if inside:
+                filled, stop = _hazard(now, stop, mid2, segments[2][S[SEGMENT]], segments[3][S[SEGMENT]], S, L, H)
+        S[NOW] = stop
+        if filled >= 0:
+            return filled
+    return -1
+
+
+@njit(cache=True)
 def _hazard(now: int, stop: int, mid2: int, A: float, k: float, S: Ints, L: Ints, H: Floats) -> tuple[int, int]:
     """Integrate all active orders' hazards from `now` to `stop`, or to the first fill; returns it and its time."""
     filled = -1
     for j in range(S[LIVE]):
         if L[j, IS_ACTIVE] == 1:
             rate = _rate(j, mid2, A, k, L)
+            H[j, 2] = rate
             wait = np.ceil((H[j, 0] - H[j, 1]) / rate / S_PER_NS) if rate > 0.0 else np.inf
             if wait < 9e18 and now + int(max(wait, 0.0)) < stop:
                 filled, stop = j, now + int(max(wait, 0.0))
     for j in range(S[LIVE]):
         if L[j, IS_ACTIVE] == 1:
-            H[j, 1] += _rate(j, mid2, A, k, L) * ((stop - now) * S_PER_NS)
+            H[j, 1] += H[j, 2] * ((stop - now) * S_PER_NS)
     return filled, stop
 
 
@@ -254,6 +259,19 @@ def _activate(
 
 
 @njit(cache=True)
+def _reached(price: int, P: Ints, S: Ints, L: Ints) -> int:
+    """The order that a print fills first: best price, then oldest, on the side of the oldest; -1 if none."""
+    best = -1
+    for j in range(S[LIVE]):
+        side = L[j, SIDE]
+        if L[j, IS_ACTIVE] == 0 or side * (L[j, PRICE] - price) < P[THROUGH]:
+            continue
+        if best < 0 or (L[best, SIDE] == side and side * L[j, PRICE] > side * L[best, PRICE]):
+            best = j
+    return best
+
+
+@njit(cache=True)
 def _match(
     t: int,
     price: int,
@@ -267,21 +285,13 @@ def _match(
     fills: Ints,
     state: Ints,
 ) -> None:
-    """Step 2: share one print among the orders that it reaches, best price first, then oldest."""
-    beyond = 1 if P[THROUGH] == 1 else 0
-    while lots > 0:
-        best = -1
-        for j in range(S[LIVE]):
-            side = L[j, SIDE]
-            if L[j, IS_ACTIVE] == 1 and side * (L[j, PRICE] - price) >= beyond:
-                better = best < 0 or side * L[j, PRICE] > side * L[best, PRICE]
-                if better and (best < 0 or L[best, SIDE] == side):
-                    best = j
-        if best < 0:
-            return
+    """Step 2: share one print among the orders that it reaches."""
+    best = _reached(price, P, S, L)
+    while best >= 0 and lots > 0:
         part = min(lots, L[best, LEFT])
         lots -= part
         _fill(t, best, part, L[best, PRICE], BY_PRINT, mid2, P, S, L, H, orders, fills, state)
+        best = _reached(price, P, S, L)
 
 
 @njit(cache=True)
@@ -327,9 +337,10 @@ def _quotes(
         shift = S[LOTS] / P[QTY] * risk / F[TICK]
         half = (risk / 2 + np.log1p(F[GAMMA] / k) / F[GAMMA]) / F[TICK]
     # a hair's breadth, so that a price on the grid is not rounded a tick away by float noise
-    buy = min(int(np.floor(mid - shift - half + 1e-9)), ask - 1)
-    sell = max(int(np.ceil(mid - shift + half - 1e-9)), bid + 1)
-    return max(buy, 0), sell, FINE
+    buy = min(int(np.floor(min(max(mid - shift - half, 0.0), float(ask)) + 1e-9)), ask - 1)
+    most = MOST_QUANTA / max(P[QTY] * P[PER], 1)
+    sell = max(int(np.ceil(max(min(mid - shift + half, most), 0.0) - 1e-9)), bid + 1)
+    return buy, sell, FINE
 
 
 @njit(cache=True)
@@ -430,13 +441,21 @@ def walk(
         t = frame_ns[i] if is_frame else print_ns[p]
         if S[LIVE] > 0:
             b = i - 1
-            _advance(
-                t, frame_ns[b], bids[b], asks[b], bid_lots[b], ask_lots[b], segments, P, S, L, H, orders, fills, state
-            )
+            due, j = _next_instant(t, S, L)[1] >= 0, -1
+            if P[POISSON] == 1 and not due:
+                j = _clock(t, frame_ns[b], bids[b] + asks[b], segments, P, S, L, H)
+            if j >= 0:
+                mid2 = bids[b] + asks[b]
+                _fill(S[NOW], j, L[j, LEFT], L[j, PRICE], BY_CLOCK, mid2, P, S, L, H, orders, fills, state)
+            if due or j >= 0:
+                _advance(
+                    t, frame_ns[b], bids[b], asks[b], bid_lots[b], ask_lots[b],
+                    segments, P, S, L, H, orders, fills, state,
+                )  # fmt: skip
         S[NOW] = t
         if not is_frame:
             S[PRINT_AT] += 1
-            if P[POISSON] == 0 and S[LIVE] > 0:
+            if P[POISSON] == 0 and _reached(price[p], P, S, L) >= 0:
                 _match(t, price[p], lots[p], bids[i - 1] + asks[i - 1], P, S, L, H, orders, fills, state)
             continue
         S[FRAME_AT] += 1

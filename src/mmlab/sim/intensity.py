@@ -14,6 +14,7 @@ from mmlab.core.errors import DataError
 from mmlab.core.spans import NS_PER_MS
 
 FOREVER = 2**62
+LAST_MS = FOREVER // NS_PER_MS
 
 
 @dataclass(frozen=True)
@@ -41,10 +42,14 @@ class Intensity:
         """From the list in poisson_schedule.json; raises DataError naming the entry that cannot be meant."""
         before = -math.inf
         for i, entry in enumerate(entries):
+            if not isinstance(entry, Mapping):
+                raise DataError(f"schedule entry {i} is {entry!r}", remedy=REMEDY)
             absent = [name for name in ("start_ms", "end_ms", "A", "k") if entry.get(name) is None]
             if absent:
                 raise DataError(f"schedule entry {i} lacks {', '.join(absent)}", remedy=REMEDY)
             _check(entry["A"], entry["k"], f"schedule entry {i}")
+            if not all(isinstance(entry[name], int) and 0 <= entry[name] <= LAST_MS for name in ("start_ms", "end_ms")):
+                raise DataError(f"schedule entry {i} starts or ends at what is no time in ms", remedy=REMEDY)
             if entry["end_ms"] <= entry["start_ms"] or entry["start_ms"] < before:
                 raise DataError(f"schedule entry {i} overlaps the one before or ends before it starts", remedy=REMEDY)
             before = entry["end_ms"]
@@ -74,5 +79,6 @@ REMEDY = "give a poisson_schedule.json or poisson_fit.json as mmlab calibrate wr
 
 
 def _check(A: float, k: float, what: str) -> None:
-    if not (math.isfinite(A) and math.isfinite(k) and A > 0 and k > 0):
+    numbers = isinstance(A, int | float) and isinstance(k, int | float)
+    if not (numbers and math.isfinite(A) and math.isfinite(k) and A > 0 and k > 0):
         raise DataError(f"{what} has A {A} and k {k}, both must be above 0", remedy=REMEDY)

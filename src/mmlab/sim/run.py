@@ -21,6 +21,8 @@ from mmlab.sim.intensity import Intensity
 from mmlab.sim.spec import QUOTE_MODELS, BacktestSpec, rate_e9
 
 BUFFER_ROWS = 1 << 16
+MOST_QUANTA = 2**60
+LONGEST_NS = 2**60  # 36 years
 Rows = npt.NDArray[np.int64]
 
 
@@ -36,8 +38,10 @@ class Result:
 def run(tape: Tape, spec: BacktestSpec, intensity: Intensity, buffer_rows: int = BUFFER_ROWS) -> Result:
     """Simulate; raises UsageError for a specification that the instrument does not allow."""
     P, F, S = _whole(tape, spec), _decimals(tape, spec), _start(tape, spec)
-    live = 2 * (math.ceil((spec.entry_latency_ms + spec.cancel_latency_ms) / spec.requote_interval_ms) + 4)
-    L, H, R = np.zeros((live, 11), np.int64), np.zeros((live, 2)), np.zeros((spec.quote.sigma_window_s, 2), np.int64)
+    n = tape.frame_ns.size
+    live = 2 * (min(math.ceil((spec.entry_latency_ms + spec.cancel_latency_ms) / spec.requote_interval_ms), n) + 4)
+    L, H = np.zeros((live, 11), np.int64), np.zeros((live, 3))
+    R = np.zeros((min(spec.quote.sigma_window_s, n), 2), np.int64)
     frames = (tape.frame_ns, tape.frame_seq, tape.breaks, tape.bid, tape.bid_lots, tape.ask, tape.ask_lots)
     first = tape.print_ns.searchsorted(tape.frame_ns[0])  # prints before the first frame meet no order
     prints = (tape.print_ns[first:], tape.print_seq[first:], tape.price[first:], tape.lots[first:])
@@ -70,21 +74,32 @@ def _whole(tape: Tape, spec: BacktestSpec) -> Rows:
         raise UsageError(
             f"--qty {spec.qty:g} is less than a lot of {instrument.lot_size}", remedy="give a larger --qty"
         )
-    if float(lots) * float(tape.ask.max()) * money.per_tick_lot > 2**60:
-        raise UsageError(f"--qty {spec.qty:g} is too large to be counted exactly", remedy="give a smaller --qty")
+    _countable(lots, tape, f"--qty {spec.qty:g}")
     P = np.zeros(18, np.int64)
     P[e.QTY] = lots
-    P[e.ENTRY], P[e.CANCEL] = spec.entry_latency_ms * NS_PER_MS, spec.cancel_latency_ms * NS_PER_MS
-    P[e.REQUOTE], P[e.TTL] = spec.requote_interval_ms * NS_PER_MS, spec.ttl_ms * NS_PER_MS
+    P[e.ENTRY], P[e.CANCEL] = _ns(spec.entry_latency_ms), _ns(spec.cancel_latency_ms)
+    P[e.REQUOTE], P[e.TTL] = _ns(spec.requote_interval_ms), _ns(spec.ttl_ms)
     P[e.MAKER], P[e.TAKER] = rate_e9(spec.maker_fee, "--maker-fee"), rate_e9(spec.taker_fee, "--taker-fee")
     P[e.POST_ONLY], P[e.SPOT] = spec.post_only, spec.account == "spot"
-    P[e.CAP] = -1 if spec.max_inventory is None else _floor_lots(spec.max_inventory, instrument)
+    P[e.CAP] = -1 if spec.max_inventory is None else min(_floor_lots(spec.max_inventory, instrument), 2**62)
     P[e.PER], P[e.MIN_NOTIONAL] = money.per_tick_lot, money.quanta(float(instrument.min_notional), "minimum notional")
     P[e.MODEL] = QUOTE_MODELS.index(spec.quote.model)
     P[e.POISSON], P[e.THROUGH] = spec.fill.model == "poisson", spec.fill.reach == "through"
-    P[e.SEED], P[e.MAX_AGE] = spec.fill.seed, spec.fill.max_book_age_ms * NS_PER_MS
-    P[e.WINDOW] = spec.quote.sigma_window_s
+    P[e.SEED], P[e.MAX_AGE] = spec.fill.seed, _ns(spec.fill.max_book_age_ms)
+    P[e.WINDOW] = min(spec.quote.sigma_window_s, 2**32)
     return P
+
+
+def _ns(ms: int) -> int:
+    """Milliseconds as ns; 36 years are as good as forever, and their sums with a time are still counted."""
+    return min(ms * NS_PER_MS, LONGEST_NS)
+
+
+def _countable(lots: int, tape: Tape, what: str) -> int:
+    """`lots` themselves; raises UsageError if at the tape's prices they are worth more than money is counted to."""
+    if abs(lots) * int(tape.ask.max()) * Money.of(tape.instrument).per_tick_lot > MOST_QUANTA:
+        raise UsageError(f"{what} is too large to be counted exactly", remedy="give a smaller one")
+    return lots
 
 
 def _decimals(tape: Tape, spec: BacktestSpec) -> npt.NDArray[np.float64]:
@@ -99,7 +114,8 @@ def _start(tape: Tape, spec: BacktestSpec) -> Rows:
     """The state before the first event."""
     S = np.zeros(24, np.int64)
     S[e.CASH] = Money.of(tape.instrument).quanta(spec.initial_cash, "--initial-cash")
-    S[e.LOTS] = _floor_lots(spec.initial_inventory, tape.instrument)
+    held = _floor_lots(spec.initial_inventory, tape.instrument)
+    S[e.LOTS] = _countable(held, tape, f"--initial-inventory {spec.initial_inventory:g}")
     S[e.NEXT_ID], S[e.DECIDED], S[e.SAMPLE_NS] = 1, -1, -1
     return S
 
@@ -164,6 +180,8 @@ def _mid(mid2: Rows, instrument: Instrument) -> npt.NDArray[np.float64]:
 def _state(a: Rows, instrument: Instrument) -> pl.DataFrame:
     """Kernel rows -> `state`; 2 * value is a whole number of quanta, so one division rounds once."""
     money, ticks = Money.of(instrument), instrument.ticks
+    if max(np.abs(a[:, 2]).max(), (np.abs(a[:, 1]) * (a[:, 3] * float(money.per_tick_lot))).max()) > 2**61:
+        raise UsageError("the position outgrew what can be counted exactly", remedy="give --max-inventory")
     twice = 2 * a[:, 2] + a[:, 1] * a[:, 3] * money.per_tick_lot
     columns: dict[str, Any] = {
         "recv_ns": a[:, 0], "inventory": instrument.lots.to_decimal(a[:, 1]), "cash": a[:, 2] / 10**money.digits,

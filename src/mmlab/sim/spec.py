@@ -50,8 +50,8 @@ class QuoteSpec:
     fixed_spread: mid -/+ half_spread_ticks.
     avellaneda_stoikov: r = mid - q gamma sigma^2 tau and r -/+ (gamma sigma^2 tau / 2 + ln(1 + gamma / k) / gamma)
     (Avellaneda and Stoikov 2008, eqs. 29 and 30), with q in order sizes, gamma in 1/quote currency, sigma in
-    quote currency per root second (None: measured on the past `sigma_window_s`), tau = horizon_s, and k per
-    price, converted from `k` per tick (None: the intensity's own).
+    quote currency per root second (None: measured on the last `sigma_window_s` moves of a second or more),
+    tau = horizon_s, and k per price, converted from `k` per tick (None: the intensity's own).
     """
 
     model: str = "avellaneda_stoikov"
@@ -94,6 +94,8 @@ class FillSpec:
         one_of("--fill-model", self.model, FILL_MODELS)
         one_of("--fill-reach", self.reach, REACHES)
         at_least("--seed", self.seed, 0)
+        if self.seed >= 2**63:
+            raise UsageError(f"--seed is {self.seed}", remedy="give a number below 2**63")
         at_least("--max-book-age-ms", self.max_book_age_ms, 0)
 
 
@@ -129,7 +131,10 @@ class BacktestSpec:
         if self.max_inventory is not None:
             above("--max-inventory", self.max_inventory)
         for name in ("initial_cash", "initial_inventory"):
+            flag, value = "--" + name.replace("_", "-"), getattr(self, name)
             if self.account == "spot":
-                at_least("--" + name.replace("_", "-"), getattr(self, name), 0)
+                at_least(flag, value, 0)
+            elif not math.isfinite(value):
+                raise UsageError(f"{flag} is {value}", remedy="give a finite number")
         rate_e9(self.maker_fee, "--maker-fee")
         rate_e9(self.taker_fee, "--taker-fee")

@@ -1,0 +1,254 @@
+"""The compiled loop equals its slow twin row for row, and keeps its promises on any tape."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from mmlab.core.ledger import Money
+from mmlab.sim import engine
+from mmlab.sim.run import Result, run
+from mmlab.sim.spec import BacktestSpec, FillSpec, QuoteSpec
+from reference.backtest import Frame, Market, Print, Twin
+from reference.markets import CONSTANT, MS, START, busy, cases, instrument, intensity, still, tape
+
+TABLES = ("orders", "fills", "state")
+FAR = 2**62
+
+
+def simulate(market: Market, spec: BacktestSpec, **options: int) -> Result:
+    return run(tape(market), spec, intensity(market), **options)
+
+
+def assert_same(a: Result | dict[str, pl.DataFrame], b: Result) -> None:
+    for name in TABLES:
+        mine = a[name] if isinstance(a, dict) else getattr(a, name)
+        assert mine.equals(getattr(b, name)), f"{name}\n{mine.rows()}\n{getattr(b, name).rows()}"
+
+
+def fixed(half: float = 1.0, fill: FillSpec | None = None, **flags: object) -> BacktestSpec:
+    """A margin account without latency or fees, unless `flags` say otherwise."""
+    flags = {"qty": 0.005, "account": "margin", "entry_latency_ms": 0, "cancel_latency_ms": 0, **flags}
+    fees = {"maker_fee": 0.0, "taker_fee": 0.0, **flags}
+    return BacktestSpec(QuoteSpec("fixed_spread", half_spread_ticks=half), fill or FillSpec(), **fees)
+
+
+@settings(max_examples=250, deadline=None)
+@given(case=cases())
+def test_every_row_equals_the_slow_twins(case):
+    market, spec = case
+    assert_same(Twin(market, spec).run(), simulate(market, spec))
+
+
+@settings(max_examples=60, deadline=None)
+@given(case=cases(60))
+def test_results_do_not_depend_on_the_size_of_the_buffers(case):
+    market, spec = case
+    assert_same(simulate(market, spec), simulate(market, spec, buffer_rows=1))
+
+
+BUSY_SPECS = [
+    fixed(2.0, requote_interval_ms=50, entry_latency_ms=30, cancel_latency_ms=300),
+    fixed(1.0, post_only=False, account="spot", initial_cash=1_000.0, initial_inventory=0.5, taker_fee=0.001),
+    fixed(2.0, FillSpec("poisson"), ttl_ms=400, maker_fee=-0.0001),
+    BacktestSpec(QuoteSpec(gamma=20.0, sigma_window_s=4), FillSpec("poisson"), qty=0.002, initial_inventory=0.01),
+]
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("spec", BUSY_SPECS, ids=["margin", "taking", "poisson", "formula"])
+def test_a_busy_market_equals_the_slow_twins_and_trades(spec, seed):
+    market = busy(seed)
+    got = simulate(market, spec, buffer_rows=1)
+    assert_same(Twin(market, spec).run(), got)
+    assert got.fills.height > 10
+
+
+@pytest.fixture
+def interpreted(monkeypatch) -> Iterator[None]:
+    """All kernels as plain Python."""
+    for name, kernel in vars(engine).copy().items():
+        if hasattr(kernel, "py_func"):
+            monkeypatch.setattr(engine, name, kernel.py_func)
+    with np.errstate(over="ignore"):  # splitmix64 means to wrap around
+        yield
+
+
+@pytest.mark.parametrize("spec", BUSY_SPECS, ids=["margin", "taking", "poisson", "formula"])
+def test_the_kernels_are_also_plain_python(spec, request):
+    market = busy(2, 250)
+    compiled = simulate(market, spec)
+    request.getfixturevalue("interpreted")
+    assert not hasattr(engine.walk, "py_func")
+    assert_same(simulate(market, spec), compiled)
+
+
+def test_the_same_run_twice_gives_the_same_tables():
+    for spec in BUSY_SPECS:
+        assert_same(simulate(busy(1), spec), simulate(busy(1), spec))
+
+
+@settings(max_examples=80, deadline=None)
+@given(case=cases(), at=st.integers(1, 40), what=st.sampled_from(["drop", "change"]))
+def test_no_row_knows_an_event_that_follows_it(case, at, what):
+    market, spec = case
+    times = sorted({e.ns for e in [*market.frames, *market.prints]})
+    cut = times[at % len(times)]
+    assume(cut > market.frames[0].ns)
+    frames, prints = ([e for e in part if e.ns < cut] for part in (market.frames, market.prints))
+    known = max(e.ns for e in [*frames, *prints])  # instants after the last event are not lived through
+    if what == "change":
+        known = cut
+        frames += [replace(f, bid=f.bid + 3, ask=f.ask + 5, bid_lots=1, epoch=9) for f in market.frames if f.ns >= cut]
+        prints += [replace(p, price=p.price + 4, lots=20) for p in market.prints if p.ns >= cut]
+    before = pl.col("recv_ns") < known
+    whole, other = simulate(market, spec), simulate(replace(market, frames=frames, prints=prints), spec)
+    for name in TABLES:
+        assert getattr(whole, name).filter(before).equals(getattr(other, name).filter(before)), name
+
+
+@settings(max_examples=80, deadline=None)
+@given(case=cases(60))
+def test_an_order_is_filled_only_within_its_life_and_its_size(case):
+    market, spec = case
+    got = simulate(market, spec)
+    life = got.orders.filter(pl.col("order_id") > 0).group_by("order_id").agg(
+        pl.col("active_recv_ns").first(),
+        pl.min_horizontal("cancel_effective_ns", "expire_recv_ns").min().fill_null(FAR).alias("end"),
+        pl.col("qty").first().alias("size"),
+    )  # fmt: skip
+    fills = got.fills.join(life, on="order_id")
+    assert fills.height == got.fills.height
+    assert fills.filter(pl.col("recv_ns") < pl.col("active_recv_ns")).is_empty()
+    assert fills.filter(pl.col("recv_ns") >= pl.col("end")).is_empty()
+    filled = fills.group_by("order_id").agg(pl.col("qty").sum(), pl.col("size").first())
+    assert (filled["qty"] <= filled["size"] * (1 + 1e-9)).all()
+
+
+@settings(max_examples=80, deadline=None)
+@given(case=cases(60))
+def test_neither_a_print_nor_a_touch_is_used_twice(case):
+    market, spec = case
+    fills = simulate(market, spec).fills.with_columns((pl.col("qty") / float(market.lot)).round().alias("lots"))
+    for ns in {p.ns for p in market.prints}:
+        filled = fills.filter((pl.col("recv_ns") == ns) & (pl.col("reason") == "trade_cross"))["lots"].sum()
+        assert filled <= sum(p.lots for p in market.prints if p.ns == ns)
+    for i, frame in enumerate(market.frames):
+        until = market.frames[i + 1].ns if i + 1 < len(market.frames) else FAR
+        if (i and market.frames[i - 1].ns == frame.ns) or until == frame.ns:
+            continue  # frames of one instant share their takers
+        shown = fills.filter(
+            (pl.col("reason") == "taker") & (pl.col("recv_ns") > frame.ns) & (pl.col("recv_ns") < until)
+        )
+        assert shown.filter(pl.col("side") == 1)["lots"].sum() <= frame.ask_lots
+        assert shown.filter(pl.col("side") == -1)["lots"].sum() <= frame.bid_lots
+
+
+@settings(max_examples=80, deadline=None)
+@given(case=cases(60))
+def test_a_spot_account_is_never_overdrawn_and_the_cap_holds(case):
+    market, spec = case
+    spot = simulate(market, replace(spec, account="spot")).state
+    assert spot.select((pl.col("cash") >= 0).all() & (pl.col("inventory") >= 0).all()).item()
+    if spec.max_inventory is not None:
+        most = simulate(market, spec).state["inventory"].abs().to_numpy().max()
+        assert most <= max(spec.max_inventory, spec.initial_inventory) * (1 + 1e-9)
+
+
+def test_one_lot_parts_whose_fees_round_up_never_overdraw_an_account_that_had_just_enough():
+    frames = [Frame(START, 0, 1, 5, 1, 7, 1), Frame(START + 2_000 * MS, 99, 1, 5, 1, 7, 1)]
+    prints = [Print(START + i * MS, i, 5, 1) for i in range(1, 60)]
+    market = Market(frames, prints, "0.00000001", "1")
+    money = Money.of(instrument(market))
+    for enough in range(270, 350, 2):
+        spec = fixed(1.0, qty=50.0, account="spot", initial_cash=money.amount(enough), maker_fee=0.1)
+        got = simulate(market, spec)
+        assert (got.state["cash"] >= 0).all()
+    assert got.fills.height == 50
+
+
+@settings(max_examples=60, deadline=None)
+@given(case=cases(), later=st.sampled_from([1, 40, 400]))
+def test_an_order_that_enters_later_is_not_filled_earlier(case, later):
+    market, spec = case
+    spec = replace(
+        spec, fill=replace(spec.fill, model="trade_cross"), requote_interval_ms=10**6, ttl_ms=0, post_only=True
+    )
+    first = []
+    for latency in (spec.entry_latency_ms, spec.entry_latency_ms + later):
+        got = simulate(market, replace(spec, entry_latency_ms=latency))
+        refused = got.orders.filter((pl.col("order_id") == 1) & (pl.col("action") == "REJECT"))
+        assume(refused.is_empty())  # a refused order frees cash, or leaves the print to others
+        first.append(min(got.fills.filter(pl.col("order_id") == 1)["recv_ns"].to_list(), default=FAR))
+    assert first[0] <= first[1]
+
+
+# ---- single facts, by hand
+
+
+def two(prints: list[Print], *more: Frame) -> Market:
+    """Bid 9_999, ask 10_001 from START on, then `more`, and a last frame after ten seconds."""
+    last = Frame(START + 10_000 * MS, 999, 1, 9_999, 5, 10_001, 5)
+    return Market([Frame(START, 0, 1, 9_999, 5, 10_001, 5), *more, last], prints, segments=CONSTANT)
+
+
+def test_touch_fills_at_the_price_and_through_a_tick_beyond():
+    market = two([Print(START + MS, 1, 9_999, 2), Print(START + 2 * MS, 2, 9_998, 2)])
+    spec = fixed(1.0, requote_interval_ms=10**6)
+    assert simulate(market, spec).fills["recv_ns"].to_list() == [START + MS, START + 2 * MS]
+    through = replace(spec, fill=FillSpec(reach="through"))
+    assert simulate(market, through).fills["recv_ns"].to_list() == [START + 2 * MS]
+
+
+def test_a_print_that_shares_the_time_of_activation_fills_and_one_at_the_cancels_effect_does_not():
+    prints = [Print(START + 50 * MS, 1, 9_000, 1), Print(START + 325 * MS, 3, 9_000, 1)]
+    market = two(prints, Frame(START + 300 * MS, 2, 1, 10_009, 5, 10_011, 5))
+    got = simulate(market, fixed(1.0, entry_latency_ms=50, cancel_latency_ms=25))
+    assert got.fills.select("recv_ns", "order_id").rows() == [(START + 50 * MS, 1)]
+    ack = got.orders.filter((pl.col("action") == "CANCEL_ACK") & (pl.col("order_id") == 1))
+    assert ack["recv_ns"].to_list() == [START + 325 * MS]
+
+
+def test_a_fill_that_follows_a_frame_at_the_same_instant_keeps_the_mid_it_happened_at():
+    frames = [Frame(START + 300 * MS, 2, 1, 10_005, 5, 10_007, 5)]
+    market = two([Print(START + 300 * MS, 1, 9_000, 1), Print(START + 300 * MS, 3, 9_000, 1)], *frames)
+    got = simulate(market, fixed(1.0, cancel_latency_ms=50))
+    assert got.fills["mid"].to_list() == [100.0, 100.06]
+
+
+def test_one_print_serves_the_better_price_first_then_the_older_order():
+    better = Frame(START + 300 * MS, 1, 1, 10_001, 5, 10_003, 5)
+    market = two([Print(START + 301 * MS, 2, 9_000, 8)], better)
+    got = simulate(market, fixed(1.0, cancel_latency_ms=700))
+    assert got.fills.select("order_id", "price", "qty").rows() == [(3, 100.01, 0.005), (1, 99.99, 0.003)]
+
+
+def test_a_crossing_order_takes_what_the_touch_still_shows_and_rests_with_what_is_left():
+    jump = Frame(START + 10 * MS, 1, 1, 9_996, 5, 9_997, 3)
+    market = two([Print(START + 60 * MS, 2, 9_999, 9)], jump)
+    got = simulate(market, fixed(1.0, post_only=False, entry_latency_ms=50, requote_interval_ms=10**6))
+    assert got.fills.select("reason", "price", "qty", "liquidity").rows() == [
+        ("taker", 99.97, 0.003, "taker"),
+        ("trade_cross", 99.99, 0.002, "maker"),
+    ]
+    refused = simulate(market, fixed(1.0, entry_latency_ms=50)).orders.filter(pl.col("action") == "REJECT")
+    assert refused.select("order_id", "reject_reason").rows() == [(1, "post_only_would_cross")]
+
+
+def test_an_order_so_far_away_that_its_rate_is_zero_just_waits():
+    market = replace(still(30), segments=((0, FAR, 1.0, 2.0),))
+    got = simulate(market, fixed(2_000.0, FillSpec("poisson")))
+    assert got.fills.is_empty()
+    assert got.orders["action"].to_list() == ["PLACE", "PLACE"]
+
+
+def test_a_quote_beyond_all_prices_is_kept_within_what_can_be_counted():
+    spec = BacktestSpec(QuoteSpec(gamma=50.0, sigma=1e9, k=0.3), account="margin", initial_inventory=-5.0)
+    got = simulate(still(3), spec)
+    assert got.orders.filter((pl.col("action") == "PLACE") & (pl.col("side") == -1))["price"].min() > 100.01
