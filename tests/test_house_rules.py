@@ -10,7 +10,10 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "src" / "mmlab"
 FILES = sorted(SOURCE.rglob("*.py"))
-RANKS = {"core": 0, "venues": 1, "store": 2, "tape": 2, "calib": 2, "sim": 2, "report": 2, "flows": 3, "cli": 4}
+RANKS = {
+    "core": 0, "venues": 1, "store": 2, "tape": 2, "calib": 2, "sim": 2, "report": 2, "record": 2, "serve": 2, "flows": 3,
+    "cli": 4,
+}  # fmt: skip
 ALLOWED = {
     ("socket", "websockets", "http", "urllib", "asyncio", "ssl", "httpx2"): set(),
     ("pathlib", "os", "shutil", "tempfile", "gzip"): {"store", "flows", "cli"},
@@ -20,7 +23,7 @@ ALLOWED = {
 }
 HARMLESS = {"urllib.parse"}
 LONG = {  # files that may be longer than 330 lines, and why
-    "core/schemas.py": 400,  # declarations, one a table
+    "core/schemas.py": 450,  # declarations, one a table
     "sim/engine.py": 470,  # one kernel and its steps, which are read together
 }
 CLOCKS = {"now", "utcnow", "today", "time", "time_ns", "perf_counter", "monotonic"}

@@ -211,7 +211,7 @@ def test_the_book_is_carried_from_one_file_into_the_next(tmp_path):
 
 def test_faults_are_reported_by_file_and_line(tmp_path):
     """Two files of one name are told apart by their folders."""
-    bad = [b"rubbish", line(0, event("aggTrade", trade(1)["data"]))]
+    bad = [b"rubbish", line(0, event("kline_1m", trade(1)["data"]))]
     files = []
     for n, folder in enumerate(("x", "y")):
         (tmp_path / folder).mkdir()
@@ -219,7 +219,7 @@ def test_faults_are_reported_by_file_and_line(tmp_path):
     report = import_raw(BTC, files, Lake(tmp_path / "data"))
     places = report.set_aside["no timestamp"].first
     assert places == [(file.as_posix(), 1) for file in files]
-    assert report.set_aside["unknown stream aggTrade"].count == 2
+    assert report.set_aside["unknown stream kline_1m"].count == 2
     assert read(report, "quarantine")["raw"].to_list() == bad * 2
 
 
@@ -243,7 +243,7 @@ def test_files_that_cannot_be_meant_are_refused_before_anything_is_written(tmp_p
         (b"", "it is empty"),
         (b"rubbish\nmore\n", "no timestamp"),
         (b"\x1f\x8b\x08", "cut off"),
-        (line(0, event("aggTrade", trade(1)["data"])), "unknown stream aggTrade"),
+        (line(0, event("kline_1m", trade(1)["data"])), "unknown stream kline_1m"),
     ],
 )
 def test_a_file_without_a_readable_line_is_refused_before_anything_is_written(tmp_path, content, text):

@@ -262,7 +262,7 @@ def test_what_cannot_be_read_is_kept_byte_for_byte_and_the_rest_goes_on():
     """Counted by kind, with the first places; every line has its number in the run."""
     bad = [
         b"\xff\xfe", b"", b"12 {}", line(0, trade(1)) + b"x", b"%d {" % START_NS,
-        line(0, event("aggTrade", trade(9)["data"])), b'%d {"s":"\xff"}' % START_NS,
+        line(0, event("kline_1m", trade(9)["data"])), b'%d {"s":"\xff"}' % START_NS,
     ]  # fmt: skip
     good = timed([trade(1), trade(2)])
     ingest, tables = take([*bad[:3], good[0], *bad[3:], good[1]])
@@ -273,7 +273,7 @@ def test_what_cannot_be_read_is_kept_byte_for_byte_and_the_rest_goes_on():
     assert tables["trades"]["recv_seq"].to_list() == [4, 9]
     found = ingest.findings.set_aside
     assert {kind: aside.count for kind, aside in found.items()} == {
-        "no timestamp": 3, "bad JSON": 2, "unknown stream aggTrade": 1, "not UTF-8": 1,
+        "no timestamp": 3, "bad JSON": 2, "unknown stream kline_1m": 1, "not UTF-8": 1,
     }  # fmt: skip
     assert found["bad JSON"].first == [("a.raw", 5), ("a.raw", 6)]
     assert kinds(tables).count("quarantine") == 4

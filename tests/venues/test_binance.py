@@ -68,7 +68,7 @@ def test_the_time_unit_is_told_by_magnitude():
         (b'{"stream":"btcusdt@trade","data":{"s":"BTC\xff"}}', "not UTF-8"),
         (b'{"result":null,"id":1}', "unknown message"),
         (raw({"stream": "btcusdt@trade"}), "bad field"),
-        (raw(event("aggTrade", trade(1)["data"])), "unknown stream aggTrade"),
+        (raw(event("kline_1m", trade(1)["data"])), "unknown stream kline_1m"),
         (raw(event("depth20@100ms", depth(1, 2)["data"])), "unknown stream depth20"),
         (raw({"stream": "!serverShutdown", "data": {}}), "unknown stream !serverShutdown"),
         (raw(trade(1, p="nan")), "bad field"),

@@ -134,13 +134,29 @@ BOOK_TICKER = Table(
 EVENT_KINDS = (
     "run_start",
     "run_stop",
+    "window_open",
+    "window_close",
+    "connect",
+    "disconnect",
+    "handover",
+    "snapshot_request",
     "snapshot_loaded",
+    "snapshot_failed",
+    "snapshot_discarded",
     "sync",
     "resync",
     "gap",
+    "backfill",
+    "crash_recovered",
     "clock_step",
+    "status_change",
+    "schema_drift",
     "quarantine",
     "one_sided",
+    "rest_wait",
+    "silence",
+    "overload",
+    "disk_low",
 )
 
 EVENTS = Table(
@@ -165,7 +181,7 @@ GAPS = Table(
         Column("from_ns", pl.Int64, "last message received before the hole", "ns UTC", low=0),
         Column("to_ns", pl.Int64, "first message received after it", "ns UTC", low=0),
         RUN,
-        Column("stream", pl.String, "depth or trade"),
+        Column("stream", pl.String, "depth, trade, aggTrade or bookTicker"),
         Column("first_missing", pl.Int64, "first id that never came", nullable=True),
         Column("last_missing", pl.Int64, "last id that never came", nullable=True),
         Column("reason", pl.String, "why it is known to be missing"),
@@ -179,12 +195,37 @@ QUARANTINE = Table(
     "one input line that could not be read, kept byte for byte",
     (
         RUN,
-        Column("source", pl.String, "name of the input file"),
-        Column("line_no", pl.Int64, "line of the file, from 1", low=1),
+        Column("source", pl.String, "name of the input file, or connection of the recorder"),
+        Column("line_no", pl.Int64, "line of the file, from 1; recorded: recv_seq", low=1),
         Column("reason", pl.String, "what was wrong with it"),
         Column("raw", pl.Binary, "the line as it stood"),
     ),
     key=("run_id", "source", "line_no"),
+)
+
+LATENCY_KINDS = ("venue", "journal")
+
+LATENCY = Table(
+    "latency",
+    "how long messages took within one minute of a recording, by stream",
+    (
+        RECV,
+        SEQ,
+        RUN,
+        Column("stream", pl.String, "depth, trade, aggTrade or bookTicker; all for the journal"),
+        Column(
+            "kind",
+            pl.String,
+            "venue: event time to receipt, by two clocks; journal: receipt to write",
+            "",
+            values=LATENCY_KINDS,
+        ),
+        Column("n", pl.Int64, "messages", low=1),
+        *(Column(q, pl.Int64, f"{q} of the latency, within 2%", "ns") for q in ("p50", "p90", "p99", "p999")),
+        Column("max", pl.Int64, "the largest", "ns"),
+    ),
+    key=("recv_ns", "recv_seq", "stream", "kind"),
+    order=("recv_ns", "recv_seq"),
 )
 
 BARS = Table(
@@ -361,7 +402,7 @@ METRICS = Table(
 )
 
 LAKE_TABLES = (
-    DEPTH, DIFFS, SNAPSHOTS, TRADES, AGG_TRADES, BOOK_TICKER, EVENTS, GAPS, QUARANTINE, BARS, FUNDING,
+    DEPTH, DIFFS, SNAPSHOTS, TRADES, AGG_TRADES, BOOK_TICKER, EVENTS, GAPS, QUARANTINE, LATENCY, BARS, FUNDING,
 )  # fmt: skip
 RUN_TABLES = (POINTS, FITS, WINDOWS, ORDERS, FILLS, STATE, METRICS)
 TABLES = {table.name: table for table in LAKE_TABLES + RUN_TABLES}

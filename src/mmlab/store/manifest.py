@@ -14,6 +14,7 @@ from mmlab.core.instrument import Instrument
 from mmlab.store.parts import Part, write_bytes_atomic
 
 SCHEMA_VERSION = 1
+Condition = Literal["complete", "degraded", "pending"]
 MANIFEST = "manifest.json"
 
 
@@ -26,16 +27,34 @@ class DayRef(msgspec.Struct, frozen=True):
     path: Path
 
 
+class SegmentEntry(msgspec.Struct, frozen=True):
+    """What one journal segment brought to a day: faults and their counts, how it ended, the ids it came to."""
+
+    reasons: dict[str, int]
+    records: int
+    frames: int
+    first_ns: int
+    last_ns: int
+    until_ns: int  # end of the recording window
+    why: str  # why the segment was sealed: size, day, window, stop, crash; later: of a later day
+    rows: dict[str, int]
+    last_ids: dict[str, int]  # stream -> last id received
+
+
 class DayManifest(msgspec.Struct, frozen=True):
-    """What a symbol-day folder holds. `truth` is what a synthetic market was made from."""
+    """What a symbol-day folder holds. `truth` is what a synthetic market was made from.
+
+    A day that is being recorded is `pending`; `segments` are the journal segments it was derived from.
+    """
 
     instrument: Instrument
     levels: int
     tables: dict[str, list[Part]]
-    condition: Literal["complete", "degraded"]
+    condition: Condition
     reasons: list[str]
     created_by: dict[str, Any]
     truth: dict[str, Any] = {}
+    segments: dict[str, SegmentEntry] = {}
     schema_version: int = SCHEMA_VERSION
 
 

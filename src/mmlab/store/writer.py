@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import polars as pl
 
@@ -53,7 +53,7 @@ class LakeWriter:
         self._symbol_folder = day_folder(root, instrument.venue, instrument.symbol, date(1970, 1, 1)).parent
         self._staging = self._symbol_folder / f".staging-{os.getpid()}"
 
-    def __enter__(self) -> LakeWriter:
+    def __enter__(self) -> Self:
         remove_dead_staging(self._symbol_folder)
         return self
 
@@ -103,8 +103,11 @@ class LakeWriter:
         table.check(joined, f"{self._instrument.symbol} {day:%Y%m%d}")
         folder = self._staging / f"day={day:%Y%m%d}" / table.name
         folder.mkdir(parents=True, exist_ok=True)
-        pending.parts.append(write_part(folder / f"part-{len(pending.parts):05d}.parquet", frame))
+        pending.parts.append(write_part(folder / self._part_name(len(pending.parts)), frame))
         pending.frames, pending.rows, pending.last = [], 0, frame.tail(1)
+
+    def _part_name(self, n: int) -> str:
+        return f"part-{n:05d}.parquet"
 
     def commit(self, reasons: Mapping[date, Sequence[str]] | None = None) -> list[DayRef]:
         """Write what is left, then put every day in place; a day with reasons is degraded."""
@@ -147,7 +150,7 @@ class LakeWriter:
 def remove_dead_staging(symbol_folder: Path) -> None:
     """Remove what writers left behind that are no longer alive."""
     for left in symbol_folder.glob(".staging-*"):
-        pid = left.name.partition("-")[2]
+        pid = left.name.partition("-")[2].partition("-")[0]
         if pid.isdigit() and not _alive(int(pid)):
             shutil.rmtree(left, ignore_errors=True)
 

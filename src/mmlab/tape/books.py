@@ -101,6 +101,10 @@ class DepthRows:
                 self._keys[name].extend([0] * absent)
                 self._qty[name].extend([np.nan] * absent)
 
+    def drop(self) -> None:
+        """Take no rows from now on."""
+        self.add = lambda *_row: None  # type: ignore[method-assign]
+
     def frame(self, run_id: int) -> pl.DataFrame:
         """The rows since the last call, as a frame of the table's columns."""
         if not self._heads:

@@ -1,4 +1,4 @@
-"""What an import found besides data: lines set aside, and the reasons why a day is degraded."""
+"""What a run found besides data: lines set aside, and the reasons why a day is degraded."""
 
 from __future__ import annotations
 
@@ -28,9 +28,11 @@ class Findings:
     lines: int = 0
     epochs: int = 0
     gaps: Counter[str] = field(default_factory=Counter)  # stream -> declared holes
+    repeats: Counter[str] = field(default_factory=Counter)  # stream -> messages received twice, and kept once
+    drifts: set[str] = field(default_factory=set)  # streams whose fields are not those that are known
     set_aside: dict[str, SetAside] = field(default_factory=dict)
     rows: dict[date, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))  # day -> table -> rows
-    _degraded: dict[date, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    degraded: dict[date, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
 
     def note(self, kind: str, source: str, line_no: int) -> None:
         """Count a line that was set aside."""
@@ -41,11 +43,11 @@ class Findings:
 
     def degrade(self, day: date, why: str) -> None:
         """Count a fault of that day's data."""
-        self._degraded[day][why] += 1
+        self.degraded[day][why] += 1
 
     def reasons(self) -> dict[date, list[str]]:
         """Day -> why it is degraded, each with its count; days without a fault are absent."""
-        found = {day: [f"{why}: {n}" for why, n in sorted(counts.items())] for day, counts in self._degraded.items()}
+        found = {day: [f"{why}: {n}" for why, n in sorted(counts.items())] for day, counts in self.degraded.items()}
         for day, rows in self.rows.items():
             if rows["diffs"] and not rows["depth"]:
                 found.setdefault(day, []).append("no book: no update could be joined to a snapshot")

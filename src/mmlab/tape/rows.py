@@ -25,6 +25,10 @@ class Buffer(Protocol):
         """The rows since the last call."""
         ...
 
+    def drop(self) -> None:
+        """Take no rows from now on."""
+        ...
+
 
 class Rows:
     """Rows of a table as tuples, in the order of its columns without `run_id`."""
@@ -33,6 +37,10 @@ class Rows:
         self.table = table
         self._rows: list[tuple[object, ...]] = []
         self.append: Callable[[tuple[object, ...]], None] = self._rows.append
+
+    def drop(self) -> None:
+        """Take no rows from now on."""
+        self.append = _nothing
 
     def frame(self, run_id: int) -> pl.DataFrame:
         """The rows since the last call, as a frame of the table's columns."""
@@ -76,6 +84,10 @@ class DiffRows:
             self._quantities.append(np.nan)
             self._part(head, 0, 1)
 
+    def drop(self) -> None:
+        """Take no rows from now on."""
+        self.add = _nothing  # type: ignore[method-assign, assignment]
+
     def _part(self, head: tuple[int | None, ...], side: int, count: int) -> None:
         self._heads.append(head)
         self._sides.append(side)
@@ -94,6 +106,10 @@ class DiffRows:
         )
         self._clear()
         return with_run(frame, run_id, self.table)
+
+
+def _nothing(*_row: object) -> None:
+    """What a dropped row is given to."""
 
 
 def with_run(frame: pl.DataFrame, run_id: int, table: Table) -> pl.DataFrame:

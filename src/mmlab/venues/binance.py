@@ -66,6 +66,19 @@ class Trade(msgspec.Struct, gc=False):
     kind: str = msgspec.field(name="X", default="MARKET")
 
 
+class AggTrade(msgspec.Struct, gc=False):
+    """`aggTrade`: the fills of one taker order at one price, trades `first_trade` to `last_trade`."""
+
+    symbol: str = msgspec.field(name="s")
+    event_time: int = msgspec.field(name="E")
+    trade_time: int = msgspec.field(name="T")
+    trade_id: Id = msgspec.field(name="a")
+    price: Qty = msgspec.field(name="p")
+    qty: Qty = msgspec.field(name="q")
+    buyer_is_maker: bool = msgspec.field(name="m")
+    kind: str = "MARKET"
+
+
 class BookTicker(msgspec.Struct, gc=False):
     """`bookTicker`: the touch after one book update; a time on USD-M only."""
 
@@ -78,14 +91,104 @@ class BookTicker(msgspec.Struct, gc=False):
     event_time: int | None = msgspec.field(name="E", default=None)
 
 
-Message = DepthUpdate | Snapshot | Trade | BookTicker
+class RestTrade(msgspec.Struct, gc=False):
+    """One row of REST `historicalTrades`."""
+
+    trade_id: Id = msgspec.field(name="id")
+    price: Qty
+    qty: Qty
+    trade_time: int = msgspec.field(name="time")
+    buyer_is_maker: bool = msgspec.field(name="isBuyerMaker")
+
+
+class RestAggTrade(msgspec.Struct, gc=False):
+    """One row of REST `aggTrades`."""
+
+    trade_id: Id = msgspec.field(name="a")
+    price: Qty = msgspec.field(name="p")
+    qty: Qty = msgspec.field(name="q")
+    trade_time: int = msgspec.field(name="T")
+    buyer_is_maker: bool = msgspec.field(name="m")
+
+
+class Shutdown(msgspec.Struct, gc=False):
+    """`serverShutdown`: the venue is about to close this connection; no lead time is promised."""
+
+    event_time: int = msgspec.field(name="E")
+
+
+Printed = Trade | AggTrade | RestTrade | RestAggTrade
+Message = DepthUpdate | Snapshot | Trade | AggTrade | BookTicker
 
 ENVELOPE = msgspec.json.Decoder(Envelope)
 SNAPSHOT = msgspec.json.Decoder(Snapshot, strict=False)
-STREAMS: Mapping[str, msgspec.json.Decoder[Any]] = {
-    name: msgspec.json.Decoder(kind, strict=False)
-    for name, kind in (("depth", DepthUpdate), ("trade", Trade), ("bookTicker", BookTicker))
+
+
+class KnownDepth(DepthUpdate, forbid_unknown_fields=True, gc=False):
+    """A depth update with no field that is not known: what the venue sends today."""
+
+    e: str = ""
+    ps: str = ""
+    st: int = 0
+
+
+class KnownTrade(Trade, forbid_unknown_fields=True, gc=False):
+    """A trade with no field that is not known."""
+
+    e: str = ""
+    best: bool | None = msgspec.field(name="M", default=None)
+    ps: str = ""
+    st: int = 0
+
+
+class KnownAggTrade(AggTrade, forbid_unknown_fields=True, gc=False):
+    """An aggregate with no field that is not known."""
+
+    e: str = ""
+    first_trade: int = msgspec.field(name="f", default=-1)
+    last_trade: int = msgspec.field(name="l", default=-1)
+    normal_qty: str = msgspec.field(name="nq", default="")
+    best: bool | None = msgspec.field(name="M", default=None)
+    st: int = 0
+
+
+class KnownTicker(BookTicker, forbid_unknown_fields=True, gc=False):
+    """A ticker with no field that is not known."""
+
+    e: str = ""
+    transaction_time: int = msgspec.field(name="T", default=0)
+    ps: str = ""
+    st: int = 0
+
+
+def _pair(known: type, tolerant: type) -> tuple[msgspec.json.Decoder[Any], msgspec.json.Decoder[Any]]:
+    return msgspec.json.Decoder(known, strict=False), msgspec.json.Decoder(tolerant, strict=False)
+
+
+STREAMS: Mapping[str, tuple[msgspec.json.Decoder[Any], msgspec.json.Decoder[Any]]] = {
+    "depth": _pair(KnownDepth, DepthUpdate),
+    "trade": _pair(KnownTrade, Trade),
+    "aggTrade": _pair(KnownAggTrade, AggTrade),
+    "bookTicker": _pair(KnownTicker, BookTicker),
 }
+TOLERANT: Mapping[type, str] = {DepthUpdate: "depth", Trade: "trade", AggTrade: "aggTrade", BookTicker: "bookTicker"}
+STREAM_OF: Mapping[type, str] = {
+    **TOLERANT,
+    KnownDepth: "depth",
+    KnownTrade: "trade",
+    KnownAggTrade: "aggTrade",
+    KnownTicker: "bookTicker",
+}
+
+
+def stream_of(message: Message) -> str:
+    """The kind of stream that a message came by."""
+    return STREAM_OF[type(message)]
+
+
+def drifted(message: Message) -> str:
+    """The stream whose fields are no longer those that are known, "" if they are."""
+    return TOLERANT.get(type(message), "")
 
 
 @dataclass(frozen=True)
@@ -99,7 +202,7 @@ class Feed:
     name: str
     rules: Rules
     check: Callable[[DepthUpdate], None]
-    not_a_print: Callable[[Trade], str]
+    not_a_print: Callable[[Trade | AggTrade], str]
 
     def decode(self, payload: bytes) -> Message:
         """The message in `payload`; raises FeedError, whose message up to the first colon is the kind of fault."""
@@ -121,20 +224,27 @@ class Feed:
 def _decode(payload: bytes) -> Message:
     envelope = ENVELOPE.decode(payload)
     if envelope.stream is not None:
-        message: Message = _decoder(envelope.stream).decode(envelope.data)
+        known, tolerant = _decoders(envelope.stream)
+        try:
+            message: Message = known.decode(envelope.data)
+        except msgspec.ValidationError:
+            message = tolerant.decode(envelope.data)
         return message
     if envelope.last_update_id is None:
         raise FeedError("unknown message: neither a stream's nor a snapshot")
     return SNAPSHOT.decode(payload)
 
 
-def _decoder(stream: str) -> msgspec.json.Decoder[Any]:
-    """The decoder of `<symbol>@<kind>[@<speed>]`; raises FeedError for a kind that is not imported."""
+def _decoders(stream: str) -> tuple[msgspec.json.Decoder[Any], msgspec.json.Decoder[Any]]:
+    """The decoders of `<symbol>@<kind>[@<speed>]`, for the fields known and for any others.
+
+    Raises FeedError for a kind that is not imported.
+    """
     kind = stream.partition("@")[2].partition("@")[0]
-    decoder = STREAMS.get(kind)
-    if decoder is None:
+    decoders = STREAMS.get(kind)
+    if decoders is None:
         raise FeedError(f"unknown stream {kind or stream}")
-    return decoder
+    return decoders
 
 
 def to_ns(time: int) -> int:

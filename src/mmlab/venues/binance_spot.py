@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mmlab.core.errors import DataError, FeedError
 from mmlab.venues import book_sync
-from mmlab.venues.binance import DepthUpdate, Feed, Trade
+from mmlab.venues.binance import AggTrade, DepthUpdate, Feed, Trade
 
 
 def check(update: DepthUpdate) -> None:
@@ -17,7 +17,7 @@ def check(update: DepthUpdate) -> None:
         raise FeedError(f"bad field: U {update.first_id} is above u {update.last_id}")
 
 
-def not_a_print(trade: Trade) -> str:
+def not_a_print(trade: Trade | AggTrade) -> str:
     """A spot trade always prints; one without price or quantity cannot be meant."""
     return "" if trade.price > 0 and trade.qty > 0 else "bad field: price or quantity is 0"
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from mmlab.core.errors import DataError, FeedError
 from mmlab.venues import book_sync
-from mmlab.venues.binance import DepthUpdate, Feed, Trade
+from mmlab.venues.binance import AggTrade, DepthUpdate, Feed, Trade
 
 
 def check(update: DepthUpdate) -> None:
@@ -24,7 +24,7 @@ def check(update: DepthUpdate) -> None:
         raise FeedError(f"bad field: U {update.first_id} is above u {update.last_id}")
 
 
-def not_a_print(trade: Trade) -> str:
+def not_a_print(trade: Trade | AggTrade) -> str:
     """Insurance fund, auto-deleveraging and zero rows take an id, but met no order in the book."""
     if trade.kind != "MARKET":
         return f"not a print of the book: X is {trade.kind}"

@@ -1,0 +1,198 @@
+"""`mmlab serve`: a loopback venue that plays a recorded day, or a seeded market, with scripted faults."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from mmlab.core import schemas
+from mmlab.core.errors import DataError, UsageError
+from mmlab.core.instrument import Instrument
+from mmlab.core.schemas import depth
+from mmlab.serve.faults import Fault
+from mmlab.serve.market import (
+    Event,
+    Listing,
+    State,
+    Synthetic,
+    SynthSpec,
+    agg_event,
+    depth_event,
+    text,
+    ticker_event,
+    trade_event,
+)
+from mmlab.serve.truth import Truth
+from mmlab.serve.venue import ServeSpec, Venue
+from mmlab.store.lake import DayRef, Lake
+
+LATE_S = 1.0  # after the last event, before the venue leaves
+
+
+@dataclass
+class Market:
+    """What a venue plays: its states before, its events, and where it has to wait for a snapshot."""
+
+    states: dict[str, State]
+    events: Iterator[Event]
+    before: Callable[[Venue, Event], bool] | None = None
+
+
+def synthetic(spec: SynthSpec) -> Market:
+    """A seeded market that begins now."""
+    made = Synthetic(spec, time.time_ns())
+    return Market(made.states(), made.events())
+
+
+def recorded(lake: Lake, refs: list[DayRef]) -> Market:
+    """Recorded days of one symbol, in the order of receipt; raises DataError for days without raw updates."""
+    instrument = lake.instrument(refs)
+    diffs = lake.read(refs, schemas.DIFFS, schemas.DIFFS.schema.names())
+    if diffs.is_empty():
+        raise DataError(
+            f"{refs[0].symbol} has no raw book updates on these days", remedy="serve a recorded day, or --synthetic"
+        )
+    state = State(Listing(instrument.symbol, instrument.tick_size, instrument.lot_size))
+    snapshot, at = _first_snapshot(lake, refs)
+    if snapshot is None:
+        _from_frame(lake, refs, state)
+    waiting: list[Event] = []
+    done = snapshot is None
+
+    def before(venue: Venue, event: Event) -> bool:
+        """At the place of the recorded snapshot: the book is it, and what came before and is newer."""
+        nonlocal done
+        if done or event.at_ns < at:
+            waiting.append(event)
+            return False
+        assert snapshot is not None
+        done = True
+        state.bids, state.asks = dict(snapshot["bids"]), dict(snapshot["asks"])
+        for early in waiting:
+            if early.stream == "depth" and early.last_id > snapshot["lastUpdateId"]:
+                state.apply(early)
+        waiting.clear()
+        venue.answer_once(instrument.symbol, snapshot)
+        return True
+
+    return Market({instrument.symbol: state}, _events(lake, refs, diffs, instrument), before)
+
+
+def _first_snapshot(lake: Lake, refs: list[DayRef]) -> tuple[dict[str, Any] | None, int]:
+    """The first snapshot recorded, as REST would answer it, and when it was received."""
+    rows = lake.read(refs, schemas.SNAPSHOTS, ("recv_ns", "recv_seq", "last_update_id", "side", "price", "qty"))
+    if rows.is_empty():
+        return None, 0
+    first = rows.filter((pl.col("recv_ns") == rows["recv_ns"][0]) & (pl.col("recv_seq") == rows["recv_seq"][0]))
+    sides = {
+        s: [(text(p), text(q)) for p, q in first.filter(pl.col("side") == s)["price", "qty"].iter_rows()]
+        for s in (1, -1)
+    }
+    return {"lastUpdateId": first["last_update_id"][0], "bids": sides[1], "asks": sides[-1]}, first["recv_ns"][0]
+
+
+def _from_frame(lake: Lake, refs: list[DayRef], state: State) -> None:
+    """A day that goes on from the one before has no snapshot: begin with its first frame."""
+    levels = lake.manifest(refs[0]).levels
+    table = depth(levels)
+    frame = lake.scan(refs, table, table.schema.names()).head(1).collect()
+    for row in frame.iter_rows(named=True):
+        state.last_id = row["update_id"] - 1
+        for side, name in ((state.bids, "bid"), (state.asks, "ask")):
+            for i in range(1, levels + 1):
+                if row[f"{name}_px_{i}"] is not None:
+                    side[text(row[f"{name}_px_{i}"])] = text(row[f"{name}_qty_{i}"])
+
+
+def _events(lake: Lake, refs: list[DayRef], diffs: pl.DataFrame, instrument: Instrument) -> Iterator[Event]:
+    """All messages as they were received."""
+    usdm = instrument.venue == "binance-usdm"
+    found: list[tuple[int, int, Event]] = []
+    for (seq, recv_ns), rows in diffs.group_by("recv_seq", "recv_ns", maintain_order=True):
+        found.append((int(recv_ns), int(seq), _depth(rows, instrument.symbol, int(recv_ns), usdm)))
+    columns = ("recv_ns", "recv_seq", "exch_ns", "trade_ns", "trade_id", "price", "qty", "taker")
+    for table in (schemas.TRADES, schemas.AGG_TRADES):
+        rows = lake.read(refs, table, columns).iter_rows(named=True)
+        found += [(row["recv_ns"], row["recv_seq"], _print(table.name, row, instrument.symbol, usdm)) for row in rows]
+    names = ("recv_ns", "recv_seq", "exch_ns", "update_id", "bid_px", "bid_qty", "ask_px", "ask_qty")
+    for row in lake.read(refs, schemas.BOOK_TICKER, names).iter_rows(named=True):
+        touch = (text(row["bid_px"]), text(row["bid_qty"]), text(row["ask_px"]), text(row["ask_qty"]))
+        event = ticker_event(row["recv_ns"], instrument.symbol, row["update_id"], touch, usdm)
+        event.times = dict.fromkeys(event.times, row["exch_ns"] or 0)
+        found.append((row["recv_ns"], row["recv_seq"], event))
+    found.sort(key=lambda item: item[:2])
+    return (event for _, _, event in found)
+
+
+def _depth(rows: pl.DataFrame, symbol: str, recv_ns: int, usdm: bool) -> Event:
+    head = rows.row(0, named=True)
+    sides = {
+        s: [(text(p), text(q)) for p, q in rows.filter(pl.col("side") == s)["price", "qty"].iter_rows()]
+        for s in (1, -1)
+    }
+    ids = (head["first_id"], head["last_id"], head["prev_id"] if usdm else None)
+    event = depth_event(recv_ns, symbol, ids, sides[1], sides[-1])
+    event.times = dict.fromkeys(event.times, head["exch_ns"])
+    return event
+
+
+def _print(table: str, row: dict[str, Any], symbol: str, usdm: bool) -> Event:
+    price, qty, sold = text(row["price"]), text(row["qty"]), row["taker"] == -1
+    if table == "trades":
+        event = trade_event(row["recv_ns"], symbol, row["trade_id"], price, qty, sold, usdm)
+    else:
+        event = agg_event(row["recv_ns"], symbol, row["trade_id"], price, qty, sold, (0, 0))
+    event.times = {"E": row["exch_ns"], "T": row["trade_ns"]}
+    return event
+
+
+def venue(market: Market, spec: ServeSpec, faults: list[Fault], truth: Truth) -> Venue:
+    """A venue that plays `market`."""
+    made: list[Venue] = []
+    before = market.before
+    pause = None if before is None else lambda event: before(made[0], event)
+    made.append(Venue(market.states, market.events, spec, time.time_ns, faults, truth, pause))
+    return made[0]
+
+
+def serve(
+    market: Market, spec: ServeSpec, faults: list[Fault], truth_file: Path | None, duration_s: float | None,
+    ready: Callable[[int], None],
+) -> dict[str, int]:  # fmt: skip
+    """Play until the market or the time is over, or a signal comes; returns events by stream."""
+    if truth_file is not None and truth_file.exists():
+        raise UsageError(f"{truth_file} exists already", remedy="give --truth another name")
+    file = None if truth_file is None else truth_file.open("wb")
+    truth = Truth(file, keep=False)
+    try:
+        asyncio.run(_play(venue(market, spec, faults, truth), duration_s, ready))
+    except OSError as error:
+        raise UsageError(
+            f"port {spec.port}: {error.strerror or error}", remedy="give --port one that is free"
+        ) from None
+    finally:
+        if file is not None:
+            file.close()
+    return truth.counts
+
+
+async def _play(played: Venue, duration_s: float | None, ready: Callable[[int], None]) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with played:
+        ready(played.port)
+        over = [asyncio.ensure_future(stop.wait()), asyncio.ensure_future(played.finished.wait())]
+        await asyncio.wait(over, timeout=duration_s, return_when=asyncio.FIRST_COMPLETED)
+        if played.finished.is_set():
+            await asyncio.sleep(LATE_S)
+        for task in over:
+            task.cancel()

@@ -1,0 +1,111 @@
+"""The venue's REST answers, from its state: depth, exchangeInfo, time, aggTrades, historicalTrades."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import msgspec
+
+from mmlab.serve.market import Event, State, encode
+
+WEIGHTS = {"depth": 250, "exchangeInfo": 20, "time": 1, "ping": 1, "aggTrades": 4, "historicalTrades": 25}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Status, headers and body."""
+
+    status: int
+    body: bytes
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+def respond(
+    path: str, states: Mapping[str, State], unit_ns: int, now_ns: int, stale: Mapping[str, Any] | None
+) -> Answer:
+    """Answer a GET. `stale` is an old snapshot to give instead of the book as it is."""
+    parts = urlsplit(path)
+    what = parts.path.rpartition("/")[2]
+    query = {key: values[-1] for key, values in parse_qs(parts.query).items()}
+    if what in ("ping", "time"):
+        return _json({} if what == "ping" else {"serverTime": now_ns // unit_ns})
+    if what == "exchangeInfo":
+        return _info(query, states)
+    if what not in WEIGHTS:
+        return Answer(404, b"<html><body>not found</body></html>")
+    state = states.get(query.get("symbol", ""))
+    if state is None:
+        return _error(-1121, "Invalid symbol.")
+    limit = int(query["limit"]) if query.get("limit", "").isdigit() else 500
+    if what == "depth":
+        return _json(stale or state.snapshot(min(limit, 5000)))
+    first = int(query["fromId"]) if query.get("fromId", "").isdigit() else None
+    events = state.aggregates if what == "aggTrades" else state.trades
+    chosen = events[-min(limit, 1000) :] if first is None else _from(events, first)[: min(limit, 1000)]
+    row = _aggregate if what == "aggTrades" else _trade
+    return _json([row(event, unit_ns) for event in chosen])
+
+
+def _from(events: list[Event], first: int) -> list[Event]:
+    """Events from an id on; ids ascend."""
+    low, high = 0, len(events)
+    while low < high:
+        middle = (low + high) // 2
+        if events[middle].last_id < first:
+            low = middle + 1
+        else:
+            high = middle
+    return events[low : low + 1000]
+
+
+def _trade(event: Event, unit_ns: int) -> dict[str, Any]:
+    data = event.data
+    return {
+        "id": event.last_id, "price": data["p"], "qty": data["q"], "quoteQty": "0", "time": event.at_ns // unit_ns,
+        "isBuyerMaker": data["m"], "isBestMatch": True,
+    }  # fmt: skip
+
+
+def _aggregate(event: Event, unit_ns: int) -> dict[str, Any]:
+    kept = {key: event.data[key] for key in ("a", "p", "q", "f", "l", "m")}
+    return {**kept, "T": event.at_ns // unit_ns, "M": True}
+
+
+def _info(query: Mapping[str, str], states: Mapping[str, State]) -> Answer:
+    wanted = list(states)
+    if "symbol" in query:
+        wanted = [query["symbol"]]
+    elif "symbols" in query:
+        try:
+            wanted = msgspec.json.decode(query["symbols"].encode(), type=list[str])
+        except msgspec.MsgspecError:
+            return _error(-1100, "Illegal characters found in parameter 'symbols'.")
+    if any(symbol not in states for symbol in wanted):
+        return _error(-1121, "Invalid symbol.")
+    return _json({"timezone": "UTC", "rateLimits": [], "symbols": [_symbol(states[symbol]) for symbol in wanted]})
+
+
+def _symbol(state: State) -> dict[str, Any]:
+    listing = state.listing
+    filters = [
+        {
+            "filterType": "PRICE_FILTER",
+            "minPrice": listing.tick_size,
+            "maxPrice": "1000000",
+            "tickSize": listing.tick_size,
+        },
+        {"filterType": "LOT_SIZE", "minQty": listing.lot_size, "maxQty": "9000", "stepSize": listing.lot_size},
+        {"filterType": "NOTIONAL", "minNotional": "5.00000000"},
+    ]
+    return {"symbol": listing.symbol, "status": listing.status, "filters": filters}
+
+
+def _json(content: Any) -> Answer:
+    return Answer(200, encode(content), {"Content-Type": "application/json;charset=UTF-8"})
+
+
+def _error(code: int, text: str) -> Answer:
+    return Answer(400, encode({"code": code, "msg": text}), {"Content-Type": "application/json;charset=UTF-8"})
