@@ -8,15 +8,16 @@ from typing import Annotated
 import typer
 
 from mmlab import __version__
-from mmlab.cli import calibrate, data, query, simulate
+from mmlab.cli import calibrate, data, query, record, simulate
 from mmlab.cli.console import fault
 from mmlab.cli.flags import grouped
 from mmlab.core.errors import MmlabError
 
 HELP = """Would that quote have been filled, and would it have paid?
 
-Get a market into the lake (import, synth), measure fill intensity with virtual probes (calibrate),
-carry it forward in time and simulate order by order (walkforward, backtest), then look (report, sql).
+Get a market into the lake (record, import, synth) and see that it is whole (check), measure fill intensity
+with virtual probes (calibrate), carry it forward in time and simulate order by order (walkforward,
+backtest), then look (report, sql). A venue to try it all against: serve.
 
 Exit codes: 0 fine, 1 a fault in the data, 2 a fault in the command.
 """
@@ -24,6 +25,10 @@ Exit codes: 0 fine, 1 a fault in the data, 2 a fault in the command.
 app = typer.Typer(help=HELP, no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False)
 imports = typer.Typer(help="Bring foreign recordings into the lake.", no_args_is_help=True)
 calibrations = typer.Typer(help="Measure how likely a resting quote is to be filled.", no_args_is_help=True)
+app.command("record")(record.record)
+app.command("serve")(record.serve)
+app.command("check")(record.check)
+app.command("rebuild")(record.rebuild)
 app.add_typer(imports, name="import")
 app.command("synth")(data.synth)
 app.add_typer(calibrations, name="calibrate")

@@ -52,6 +52,28 @@ def _lines() -> Callable[[str, int, int], None]:
     return show
 
 
+@contextmanager
+def live_line() -> Iterator[Callable[[str], None]]:
+    """A callback that shows one line: always the newest on a terminal, one a minute elsewhere."""
+    if ERR.is_terminal:
+        with ERR.status("starting") as status:
+            yield lambda text: status.update(_plain(text))
+    else:
+        yield _each_minute()
+
+
+def _each_minute() -> Callable[[str], None]:
+    calls = -1
+
+    def show(text: str) -> None:
+        nonlocal calls
+        calls += 1
+        if calls % 60 == 0:
+            print(text, file=sys.stderr, flush=True)
+
+    return show
+
+
 def warn(texts: Sequence[str]) -> None:
     """Warnings, one a line, on standard error."""
     for text in texts:

@@ -274,8 +274,7 @@ class Recorder:
         if self.stop_asked < 2 and not self.fault and time.time_ns() >= self._session.blocked_wall_ns:
             await self._last_snapshots()
         self._session.stopping = True
-        if why == "window":
-            self._mark("window_close", closes_ns=self.span[1])
+        self._mark("window_close", closes_ns=self.span[1], why=why)
         if self.stop_asked < 2:
             await self._client.shut()
         self._write_lag()
@@ -289,14 +288,15 @@ class Recorder:
         self._lock.release()
 
     async def _last_snapshots(self) -> None:
-        """A snapshot of every book that is in sync, to check the day by."""
+        """A snapshot of every book that is in sync, to check the day by; and prints that REST still has."""
         for symbol, market in self._fold.markets.items():
             if market.synced and "depth" in " ".join(self.spec.streams):
                 self._final.add(symbol)
                 about = {"purpose": "snapshot", "symbol": symbol, "generation": 0, "check": True, "last_one": True}
                 self._client.fetch(Fetch(self.spec.at.depth(symbol), about))
         ends = time.monotonic() + FINAL_S
-        while self._final and time.monotonic() < ends and self.stop_asked < 2:
+        while (self._final or any(self._fold.wants_prints())) and time.monotonic() < ends and self.stop_asked < 2:
+            self._obey(self._session.poll(time.monotonic_ns(), time.time_ns(), self._recv_ns, self._fold))
             await asyncio.sleep(POLL_S)
 
     def _compact_all(self) -> None:

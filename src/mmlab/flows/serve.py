@@ -119,8 +119,8 @@ def _events(lake: Lake, refs: list[DayRef], diffs: pl.DataFrame, instrument: Ins
         found.append((int(recv_ns), int(seq), _depth(rows, instrument.symbol, int(recv_ns), usdm)))
     columns = ("recv_ns", "recv_seq", "exch_ns", "trade_ns", "trade_id", "price", "qty", "taker")
     for table in (schemas.TRADES, schemas.AGG_TRADES):
-        rows = lake.read(refs, table, columns).iter_rows(named=True)
-        found += [(row["recv_ns"], row["recv_seq"], _print(table.name, row, instrument.symbol, usdm)) for row in rows]
+        prints = lake.read(refs, table, columns).iter_rows(named=True)
+        found += [(row["recv_ns"], row["recv_seq"], _print(table.name, row, instrument.symbol, usdm)) for row in prints]
     names = ("recv_ns", "recv_seq", "exch_ns", "update_id", "bid_px", "bid_qty", "ask_px", "ask_qty")
     for row in lake.read(refs, schemas.BOOK_TICKER, names).iter_rows(named=True):
         touch = (text(row["bid_px"]), text(row["bid_qty"]), text(row["ask_px"]), text(row["ask_qty"]))

@@ -239,20 +239,20 @@ class Session:
         """Open the line's connection, or one that stands by to take over."""
         if line.opening is not None:
             return
-        standby = len(line.opened_ns) > 0
-        if standby:
-            oldest = min(line.opened_ns.values())
-            if now_ns - oldest >= self.settings.life_s * NS_PER_S:
-                line.renew = line.renew or "planned renewal"
-            if any(i in fold.conns and fold.conns[i].ending for i in line.opened_ns):
-                line.renew = "the venue announced that it will close"
-            if not line.renew or len(line.opened_ns) > 1:
-                return
+        standby = bool(line.opened_ns)
+        if len(line.opened_ns) > 1 or (standby and not self._is_due(line, now_ns, fold)):
+            return
         if now_ns < line.retry_ns or not self._pace.allows(now_ns):
             return
         self._next_conn += 1
         line.opening = self._next_conn
         commands.append(Open(self._next_conn, name, line.path, standby))
+
+    def _is_due(self, line: Line, now_ns: int, fold: Fold) -> bool:
+        """True if another connection is to take over from the line's only one."""
+        ((conn, opened_ns),) = line.opened_ns.items()
+        announced = conn in fold.conns and fold.conns[conn].ending
+        return announced or bool(line.renew) or now_ns - opened_ns >= self.settings.life_s * NS_PER_S
 
     def _watch(self, now_ns: int, recv_ns: int, fold: Fold, commands: list[Command]) -> None:
         """A stream that is silent while its peers speak: connect anew, which subscribes anew."""

@@ -31,6 +31,10 @@ class Event:
         """The message's data, times in the unit asked for."""
         return {**self.data, **{name: ns // unit_ns for name, ns in self.times.items()}}
 
+    def move(self, at_ns: int) -> None:
+        """Let it happen at another time."""
+        self.at_ns, self.times = at_ns, dict.fromkeys(self.times, at_ns)
+
     def shifted(self, by: int) -> Event:
         """The same with other update ids, after updates that were put in."""
         ids: dict[str, Any] = {key: self.data[key] + by for key in ("U", "u", "pu") if key in self.data}

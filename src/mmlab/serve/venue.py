@@ -41,6 +41,7 @@ class ServeSpec:
     port: int = 0
     speed: float = 1.0
     wait: bool = True
+    rebase: bool = True  # times are those at which events are sent, not those that they came with
     settle_s: float = 0.3  # at full speed: after an awaited snapshot was given, until events go on
     send_s: float = 10.0  # a client that takes longer to take a message is cut off
 
@@ -222,6 +223,8 @@ class Venue:
         for n, event in enumerate(self._events):
             first_ns = event.at_ns if first_ns is None else first_ns
             await self._pace(n, event.at_ns - first_ns)
+            if self.spec.rebase:
+                event.move(self._clock_ns())
             if self._pause_at is not None and self._pause_at(event):
                 self._snapshot_given.clear()
                 await self._snapshot_given.wait()

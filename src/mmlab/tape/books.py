@@ -26,16 +26,16 @@ class Side:
     def __init__(self, per_unit: float) -> None:
         self.keys: list[int] = []
         self.qty: dict[int, float] = {}
-        self._per_unit = per_unit
+        self.per_unit = per_unit
 
     def load(self, levels: Iterable[Level]) -> None:
         """Replace the whole side."""
-        self.qty = {round(price * self._per_unit): qty for price, qty in levels if qty > 0}
+        self.qty = {round(price * self.per_unit): qty for price, qty in levels if qty > 0}
         self.keys = sorted(self.qty)
 
     def apply(self, levels: Iterable[Level]) -> None:
         """Set absolute quantities; 0 removes, and removing an absent price changes nothing."""
-        keys, quantities, per_unit = self.keys, self.qty, self._per_unit
+        keys, quantities, per_unit = self.keys, self.qty, self.per_unit
         for price, qty in levels:
             key = round(price * per_unit)
             if qty > 0:

@@ -8,6 +8,7 @@ An import and a recorder differ in what may come twice or late: see `recording`.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -65,6 +66,7 @@ class Market:
         self._stale = 0
         self._ticker_id, self._ticker_ns = -1, 0
         self._tickers_lost = False
+        self._lost: dict[str, int] = {}  # stream -> since when no connection brings it
 
     # -- ledger --------------------------------------------------------------------------------------
 
@@ -82,6 +84,10 @@ class Market:
 
     def close(self) -> None:
         """The run is over: declare what is open."""
+        for stream, since_ns in sorted(self._lost.items()):
+            if stream != "depth" or self._hole is None:
+                self.out.gap(stream, since_ns, self.now_ns, None, "connection lost until the end", f"gaps in {stream}")
+        self._lost.clear()
         if self._hole is not None:
             self._close_hole(self._hole, None)
         self.trades.give_up_all()
@@ -148,17 +154,29 @@ class Market:
             self.event("resync", reason="updates are missing between the buffered ones", missing=step.missing)
         return step.action
 
-    def lose_connection(self, depth: bool, tickers: bool) -> None:
-        """Nothing more comes over this connection.
+    def lose_connection(self, streams: Iterable[str]) -> None:
+        """Nothing more comes by these streams for now.
 
-        A book in sync stays: the next update shows by its ids whether any was missed. Buffered updates
-        have no such proof and go. Tickers have no ids that run on, so theirs is a hole in any case.
+        A book in sync stays: the next update shows by its ids whether any was missed, as prints do by
+        theirs. Buffered updates have no such proof and go. Tickers have no ids that run on: theirs is a
+        hole in any case.
         """
-        if depth and not self.synced:
-            self.generation += 1
-            self.sync.reset()
-        if tickers and self._ticker_ns:
-            self._tickers_lost = True
+        for stream in streams:
+            since_ns = self.good_ns if stream == "depth" else self._ticker_ns if stream == "bookTicker" else None
+            if since_ns is None:
+                last = self.prints(stream).last
+                since_ns = last[1] if last else 0
+            self._lost.setdefault(stream, since_ns or self.now_ns)
+            if stream == "depth" and not self.synced:
+                self.generation += 1
+                self.sync.reset()
+            if stream == "bookTicker" and self._ticker_ns:
+                self._tickers_lost = True
+
+    def gain_connection(self, streams: Iterable[str]) -> None:
+        """These streams come again."""
+        for stream in streams:
+            self._lost.pop(stream, None)
 
     def _apply(self, step: Step[DepthUpdate], event_time: int) -> None:
         """Bring the book forward by the step's updates, and write its frame if it is fit for one."""
@@ -270,7 +288,7 @@ class Market:
             "generation": self.generation, "good_ns": self.good_ns, "depth_id": self.depth_id,
             "one_sided": self._one_sided, "hole": None if self._hole is None else asdict(self._hole),
             "recent": list(self._recent), "stale": self._stale, "ticker_id": self._ticker_id,
-            "ticker_ns": self._ticker_ns, "tickers_lost": self._tickers_lost,
+            "ticker_ns": self._ticker_ns, "tickers_lost": self._tickers_lost, "lost": self._lost,
             "event_id": self.out.event_id, "trades": self.trades.state(), "agg_trades": self.agg_trades.state(),
             "sync": {
                 "state": self.sync.state.name, "book_id": self.sync.book_id,
@@ -285,6 +303,7 @@ class Market:
         self.generation, self.good_ns, self.depth_id = state["generation"], state["good_ns"], state["depth_id"]
         self._one_sided, self._stale, self._ticker_id = state["one_sided"], state["stale"], state["ticker_id"]
         self._ticker_ns, self._tickers_lost = state["ticker_ns"], state["tickers_lost"]
+        self._lost = dict(state["lost"])
         hole = state["hole"]
         self._hole = hole and Hole(
             hole["from_ns"], _pair(hole["missing"]), hole["reason"], hole["after_id"], hole["start"]

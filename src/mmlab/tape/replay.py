@@ -82,10 +82,11 @@ class Replay:
         self._muted: set[tuple[str, str]] = set()  # streams that REST knows more of than they brought
         self._latency: dict[tuple[str, str], array[int]] = {}
         self._minute = 0
+        self._closing = False
         self._marks: dict[str, Callable[[dict[str, Any]], None]] = {
             "run_start": self._on_start, "checkpoint": self._on_checkpoint, "connect": self._on_connect,
             "disconnect": self._on_disconnect, "run_stop": self._on_stop, "lag": self._on_lag,
-            "backfill_failed": self._on_backfill_failed, "resume": self._on_resume,
+            "backfill_failed": self._on_backfill_failed, "resume": self._on_resume, "window_close": self._on_close,
         }  # fmt: skip
 
     def take(self, record: Record) -> None:
@@ -381,6 +382,8 @@ class Replay:
 
     def _on_connect(self, details: dict[str, Any]) -> None:
         self.conns[details["conn"]] = Conn(details["line"], details["standby"], self.now_ns)
+        for market in self.markets.values():
+            market.gain_connection(details["line"].split()[1:])
         self._event_all("connect", **details)
 
     def _on_disconnect(self, details: dict[str, Any]) -> None:
@@ -395,9 +398,15 @@ class Replay:
             self._promote(conn_id, other)
             self.retired.clear()
             return
+        streams = conn.line.split()[1:]
         for market in self.markets.values():
             market.now_ns = self.now_ns
-            market.lose_connection("depth" in conn.line, "bookTicker" in conn.line)
+            market.lose_connection(streams if not self._closing else [])
+
+    def _on_close(self, details: dict[str, Any]) -> None:
+        """The recorder is about to close its connections, which is no loss."""
+        self._closing = True
+        self._event_all("window_close", **details)
 
     def _on_stop(self, details: dict[str, Any]) -> None:
         self._flush_latency()
