@@ -15,7 +15,7 @@ import polars as pl
 
 from mmlab.core import schemas
 from mmlab.core.spans import NS_PER_DAY
-from mmlab.flows.record import Recorder
+from mmlab.flows.record import REAL, Clocks, Recorder
 from mmlab.flows.record_start import ask_listings, known_listings, lock_symbols, read_ban
 from mmlab.record.health import Health
 from mmlab.record.session import Settings
@@ -63,12 +63,13 @@ def read(lake: Lake, name: str, symbol: str = SYMBOL) -> pl.DataFrame:
 
 
 def market(
-    spec: SynthSpec | None = None, events: int = 400, faults: Iterable[Fault] = (), serve: ServeSpec | None = None
-) -> Venue:
+    spec: SynthSpec | None = None, events: int = 400, faults: Iterable[Fault] = (), serve: ServeSpec | None = None,
+    clock_ns: Callable[[], int] = time.time_ns,
+) -> Venue:  # fmt: skip
     """A venue of a seeded market that ends after so many events."""
-    made = Synthetic(spec or SynthSpec(updates_per_s=40, prints_per_s=40, levels=30), time.time_ns())
+    made = Synthetic(spec or SynthSpec(updates_per_s=40, prints_per_s=40, levels=30), clock_ns())
     return Venue(
-        made.states(), islice(made.events(), events), serve or ServeSpec(), time.time_ns, list(faults), Truth(every=5)
+        made.states(), islice(made.events(), events), serve or ServeSpec(), clock_ns, list(faults), Truth(every=5)
     )
 
 
@@ -80,25 +81,25 @@ def spec_for(against: Venue, root: Path, **changes: Any) -> RecordSpec:
 
 async def play(
     against: Venue, root: Path, during: Callable[[Venue, Recorder], Any] | None = None, settle_s: float = 0.4,
-    span: tuple[int, int] | None = None, **changes: Any,
+    span: tuple[int, int] | None = None, clocks: Clocks = REAL, **changes: Any,
 ) -> Played:  # fmt: skip
     """Record the venue from its first event to its last."""
     async with against:
-        return await record(against, root, during, settle_s, span, **changes)
+        return await record(against, root, during, settle_s, span, clocks, **changes)
 
 
 async def record(
     against: Venue, root: Path, during: Callable[[Venue, Recorder], Any] | None = None, settle_s: float = 0.4,
-    span: tuple[int, int] | None = None, **changes: Any,
+    span: tuple[int, int] | None = None, clocks: Clocks = REAL, **changes: Any,
 ) -> Played:  # fmt: skip
     """One recorder against a venue that stands."""
     venue = against
     spec = spec_for(venue, root, **changes)
-    now = time.time_ns()
+    now = clocks.wall_ns()
     locks = lock_symbols(spec)
-    banned = time.time_ns() < read_ban(spec)
+    banned = clocks.wall_ns() < read_ban(spec)
     listings = known_listings(spec) if banned else (await asyncio.to_thread(ask_listings, spec))[0]
-    recorder = Recorder(spec, span or (now, now - now % NS_PER_DAY + NS_PER_DAY), 0, LOG, Health(spec.symbols))
+    recorder = Recorder(spec, span or (now, now - now % NS_PER_DAY + NS_PER_DAY), 0, LOG, Health(spec.symbols), clocks)
     task = asyncio.create_task(recorder.run(listings, lambda _line: None))
     if during is not None:
         await during(venue, recorder)

@@ -18,6 +18,7 @@ from mmlab.store.lake import Lake
 from mmlab.store.locks import Lock
 from mmlab.store.manifest import MANIFEST, DayRef, SegmentEntry, day_folder, read_manifest
 from mmlab.store.segments import SegmentWriter
+from mmlab.store.writer import remove_dead_staging
 from mmlab.tape.market import Market
 from mmlab.tape.replay import Replay
 from mmlab.venues.endpoints import VENUES
@@ -119,6 +120,8 @@ def _last(market: Market, stream: str) -> int | None:
 
 def recover(data_root: Path, venue: str, keep_raw: bool) -> Iterator[Compacted]:
     """Seal and compact what recorders that are gone left behind; runs that are alive are left alone."""
+    for symbol_folder in (data_root / f"venue={venue}").glob("symbol=*"):
+        remove_dead_staging(symbol_folder)
     for folder in sorted(journal_root(data_root, venue).glob("*/")):
         try:
             lock = Lock(folder / "lock", str(folder))

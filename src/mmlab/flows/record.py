@@ -16,6 +16,7 @@ import signal
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from multiprocessing import get_context
 from pathlib import Path
@@ -45,29 +46,42 @@ LEAD_NS = 5 * NS_PER_S  # before its window opens, a recorder connects
 WARNINGS = ("gap", "overload", "disk_low", "clock_step", "silence", "rest_wait", "schema_drift", "quarantine")
 
 
+@dataclass(frozen=True)
+class Clocks:
+    """The wall clock and the monotonic one, ns."""
+
+    wall_ns: Callable[[], int] = time.time_ns
+    mono_ns: Callable[[], int] = time.monotonic_ns
+
+
+REAL = Clocks()
+
+
 class Recorder:
     """One run of one window, from its first connection to its sealed journal."""
 
     def __init__(
-        self, spec: RecordSpec, span: tuple[int, int], floor_ns: int, log: logging.Logger, health: Health
-    ) -> None:
+        self, spec: RecordSpec, span: tuple[int, int], floor_ns: int, log: logging.Logger, health: Health,
+        clocks: Clocks = REAL,
+    ) -> None:  # fmt: skip
+        self._clocks = clocks
         self.spec, self.span, self.log, self.health = spec, span, log, health
         self.root = Path(spec.data_root)
         self.stop_asked = 0  # signals received
         self.fault = ""  # why the run ended by itself
         self._clock = SteadyClock(floor_ns)
-        self._session = Session(spec.at, spec.symbols, spec.streams, spec.settings, seed=time.time_ns())
+        self._session = Session(spec.at, spec.symbols, spec.streams, spec.settings, seed=self._clocks.wall_ns())
         self._session.blocked_wall_ns = start.read_ban(spec)
         self._fold = Replay(spec.at, spec.levels, keep=False, heard=self._heard)
         self._client = Client(start.wire(spec), self._on_frame, self._on_open, self._on_close, self._on_answer)
-        self._recv_ns = self._clock.read(time.time_ns(), time.monotonic_ns())[0]
+        self._recv_ns = self._clock.read(self._clocks.wall_ns(), self._clocks.mono_ns())[0]
         self.run_id = self._recv_ns // NS_PER_MS
         self._folder = journal_root(self.root, spec.venue) / str(self.run_id)
         self._lock = Lock(self._folder / "lock", str(self._folder))
         if spec.keep_raw:
             keep_marker(self._folder).touch()
-        promise = Promise(spec.flush_ms, spec.fsync_ms, spec.queue_mb << 20)
-        self.journal = Journal(self._folder, promise, time.monotonic_ns)
+        promise = Promise(spec.flush_ms, spec.fsync_ms, int(spec.queue_mb * (1 << 20)))
+        self.journal = Journal(self._folder, promise, clocks.mono_ns)
         self._index = self._segment_bytes = 0
         self._roll_ns = self._day_end_ns = 0
         self._rolls: list[Roll] = []
@@ -85,7 +99,7 @@ class Recorder:
 
     def _record(self, kind: Kind, conn: int, payload: bytes) -> None:
         """Journal, then fold. A step of the clock, and what was dropped before, are said first."""
-        wall_ns, mono_ns = time.time_ns(), time.monotonic_ns()
+        wall_ns, mono_ns = self._clocks.wall_ns(), self._clocks.mono_ns()
         recv_ns, step_ns = self._clock.read(wall_ns, mono_ns)
         self._recv_ns = self.health.last_recv_ns = recv_ns
         if recv_ns >= self._roll_ns or self._segment_bytes >= self.spec.segment_mb << 20:
@@ -169,23 +183,23 @@ class Recorder:
     # -- what the client reports ---------------------------------------------------------------------
 
     def _on_open(self, conn: int) -> None:
-        self._note(self._session.opened(conn, time.monotonic_ns()))
+        self._note(self._session.opened(conn, self._clocks.mono_ns()))
         self.health.connections += 1
 
     def _on_close(self, conn: int, code: int, reason: str) -> None:
         if conn in self._fold.conns:
             self.health.connections -= 1
             self.health.reconnects += not self._session.stopping
-        self._note(self._session.closed(conn, time.monotonic_ns(), code, reason))
+        self._note(self._session.closed(conn, self._clocks.mono_ns(), code, reason))
         self.log.info("connection %d closed: %d %s", conn, code, reason)
 
     def _on_answer(self, about: dict[str, Any], status: int, headers: Mapping[str, str], body: bytes) -> None:
-        wall_ns = time.time_ns()
+        wall_ns = self._clocks.wall_ns()
         if about.get("last_one"):
             self._final.discard(about["symbol"])
         kept = {"status": status, **{k: v for k, v in headers.items() if k in ("retry-after", "x-mbx-used-weight-1m")}}
         self._record(Kind.ANSWER, 0, answer({**about, **kept}, body))
-        for note in self._session.answered(about, status, headers, time.monotonic_ns(), wall_ns):
+        for note in self._session.answered(about, status, headers, self._clocks.mono_ns(), wall_ns):
             self._note(note)
             if note.name == "rest_wait":
                 start.write_ban(self.spec, self._session.blocked_wall_ns, status)
@@ -214,7 +228,7 @@ class Recorder:
         began = tick = lag = time.monotonic()
         while not (self.stop_asked or self.fault or self._fold.changed) and self._recv_ns < ends_ns:
             now = time.monotonic()
-            self._obey(self._session.poll(time.monotonic_ns(), time.time_ns(), self._recv_ns, self._fold))
+            self._obey(self._session.poll(self._clocks.mono_ns(), self._clocks.wall_ns(), self._recv_ns, self._fold))
             self._compact_sealed()
             if now - tick >= TICK_S:
                 self._look(now - tick)
@@ -225,11 +239,11 @@ class Recorder:
                 self._write_lag()
             if spec.duration_s is not None and now - began >= spec.duration_s:
                 break
-            if not self._session.stopping and time.time_ns() >= ends_ns:
+            if not self._session.stopping and self._clocks.wall_ns() >= ends_ns:
                 break
             await asyncio.sleep(POLL_S)
         changed = bool(self._fold.changed) and not self.stop_asked
-        await self._finish("window" if time.time_ns() >= ends_ns else "filters" if changed else "stop")
+        await self._finish("window" if self._clocks.wall_ns() >= ends_ns else "filters" if changed else "stop")
 
     def _obey(self, commands: list[Command]) -> None:
         for command in commands:
@@ -271,7 +285,7 @@ class Recorder:
     async def _finish(self, why: str) -> None:
         """Final snapshot, close, seal, compact. A second signal leaves out all but the seal."""
         self.health.state = "sealing"
-        if self.stop_asked < 2 and not self.fault and time.time_ns() >= self._session.blocked_wall_ns:
+        if self.stop_asked < 2 and not self.fault and self._clocks.wall_ns() >= self._session.blocked_wall_ns:
             await self._last_snapshots()
         self._session.stopping = True
         self._mark("window_close", closes_ns=self.span[1], why=why)
@@ -296,7 +310,7 @@ class Recorder:
                 self._client.fetch(Fetch(self.spec.at.depth(symbol), about))
         ends = time.monotonic() + FINAL_S
         while (self._final or any(self._fold.wants_prints())) and time.monotonic() < ends and self.stop_asked < 2:
-            self._obey(self._session.poll(time.monotonic_ns(), time.time_ns(), self._recv_ns, self._fold))
+            self._obey(self._session.poll(self._clocks.mono_ns(), self._clocks.wall_ns(), self._recv_ns, self._fold))
             await asyncio.sleep(POLL_S)
 
     def _compact_all(self) -> None:
@@ -316,7 +330,7 @@ def _ignore_signals() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
-def record(spec: RecordSpec, log: logging.Logger, status: Callable[[str], None]) -> Health:
+def record(spec: RecordSpec, log: logging.Logger, status: Callable[[str], None], clocks: Clocks = REAL) -> Health:
     """Record window after window until stopped; returns the counts.
 
     Raises UsageError for what cannot be meant (symbol unknown, place taken), LakeError when the disk is full.
@@ -327,7 +341,7 @@ def record(spec: RecordSpec, log: logging.Logger, status: Callable[[str], None])
     try:
         if spec.metrics_port is not None:
             end_metrics = serve_metrics(spec.metrics_port, health, time.time_ns)
-        asyncio.run(_windows(spec, log, status, health))
+        asyncio.run(_windows(spec, log, status, health, clocks))
     finally:
         if end_metrics is not None:
             end_metrics()
@@ -336,7 +350,9 @@ def record(spec: RecordSpec, log: logging.Logger, status: Callable[[str], None])
     return health
 
 
-async def _windows(spec: RecordSpec, log: logging.Logger, status: Callable[[str], None], health: Health) -> None:
+async def _windows(
+    spec: RecordSpec, log: logging.Logger, status: Callable[[str], None], health: Health, clocks: Clocks
+) -> None:
     """Wait for each window, and record it."""
     stops: list[int] = []
     running: list[Recorder] = []
@@ -351,18 +367,18 @@ async def _windows(spec: RecordSpec, log: logging.Logger, status: Callable[[str]
         loop.add_signal_handler(number, stop)
     while not stops:
         _recover(spec, log)
-        span = spec.hours.span(time.time_ns())
-        while not stops and time.time_ns() < span[0] - LEAD_NS:
+        span = spec.hours.span(clocks.wall_ns())
+        while not stops and clocks.wall_ns() < span[0] - LEAD_NS:
             opens = datetime.fromtimestamp(span[0] // NS_PER_S, UTC)
             health.state = f"waiting for {opens:%Y-%m-%d %H:%M:%S} UTC"
-            status(health.line(time.time_ns()))
-            await asyncio.sleep(min(TICK_S, max((span[0] - LEAD_NS - time.time_ns()) / NS_PER_S, 0)))
-        start.check_levels(spec, time.time_ns())
-        befores = [start.recorded_before(spec, symbol, time.time_ns()) for symbol in spec.symbols]
+            status(health.line(clocks.wall_ns()))
+            await asyncio.sleep(min(TICK_S, max((span[0] - LEAD_NS - clocks.wall_ns()) / NS_PER_S, 0)))
+        start.check_levels(spec, clocks.wall_ns())
+        befores = [start.recorded_before(spec, symbol, clocks.wall_ns()) for symbol in spec.symbols]
         listings = await _listings(spec, log, stops, span, health, status)
         if stops or listings is None:
             continue
-        recorder = Recorder(spec, span, max((b.last_ns for b in befores if b), default=0), log, health)
+        recorder = Recorder(spec, span, max((b.last_ns for b in befores if b), default=0), log, health, clocks)
         running[:] = [recorder]
         await recorder.run(listings, status)
         recorder.tidy()
@@ -378,6 +394,8 @@ def _recover(spec: RecordSpec, log: logging.Logger) -> None:
     """Seal and compact what a recorder before us left."""
     for done in recover(Path(spec.data_root), spec.venue, spec.keep_raw):
         log.warning("recovered segment %s: %d records to %d days", done.segment, done.records, len(done.refs))
+        for fault in done.faults:
+            log.error("segment %s: %s", done.segment, fault)
 
 
 async def _listings(

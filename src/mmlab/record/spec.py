@@ -28,7 +28,7 @@ class RecordSpec:
     keep_raw: bool = False
     flush_ms: int = 100
     fsync_ms: int = 1000
-    queue_mb: int = 64
+    queue_mb: float = 64
     segment_min: float = 60.0
     segment_mb: int = 512
     min_free_mb: int = 1024

@@ -87,6 +87,7 @@ class Replay:
             "run_start": self._on_start, "checkpoint": self._on_checkpoint, "connect": self._on_connect,
             "disconnect": self._on_disconnect, "run_stop": self._on_stop, "lag": self._on_lag,
             "backfill_failed": self._on_backfill_failed, "resume": self._on_resume, "window_close": self._on_close,
+            "crash_recovered": self._on_crash,
         }  # fmt: skip
 
     def take(self, record: Record) -> None:
@@ -414,6 +415,14 @@ class Replay:
             market.now_ns = self.now_ns
             market.close()
             market.event("run_stop", **details)
+
+    def _on_crash(self, details: dict[str, Any]) -> None:
+        """The run ended here without a word: what it was still waiting for is declared."""
+        for market in self.markets.values():
+            market.now_ns = self.now_ns
+            market.close()
+            market.degrade(DEGRADING["crash_recovered"])
+            market.event("crash_recovered", **details)
 
     def _on_backfill_failed(self, details: dict[str, Any]) -> None:
         market = self.markets[details["symbol"]]
