@@ -20,8 +20,8 @@ ALLOWED = {
         "record/health.py",
         "serve/venue.py",
     },
-    ("asyncio",): {"record/client.py", "serve/venue.py", "flows/record.py", "flows/serve.py"},
-    ("pathlib", "os", "shutil", "tempfile", "gzip"): {"store", "flows", "cli"},
+    ("asyncio",): {"record/client.py", "serve/venue.py", "flows/record.py", "flows/recorder.py", "flows/serve.py"},
+    ("pathlib", "os", "shutil", "tempfile", "gzip"): {"store", "flows", "cli", "record/spec.py"},
     ("duckdb",): {"store/sql.py"},
     ("random", "uuid", "secrets"): {"record", "serve"},  # seeded: the test below
     ("time",): {"flows"},

@@ -15,8 +15,8 @@ import polars as pl
 
 from mmlab.core import schemas
 from mmlab.core.spans import NS_PER_DAY
-from mmlab.flows.record import REAL, Clocks, Recorder
 from mmlab.flows.record_start import ask_listings, known_listings, lock_symbols, read_ban
+from mmlab.flows.recorder import REAL, Clocks, Recorder
 from mmlab.record.health import Health
 from mmlab.record.session import Settings
 from mmlab.record.spec import RecordSpec

@@ -80,13 +80,10 @@ def record(
     with Ctrl-C or SIGTERM: what was received is sealed first. A second signal seals at once and leaves the
     Parquet to the next start. Holes, and why a day is degraded, are in its manifest, in `gaps` and `events`.
     """
-    import time
-    from datetime import UTC, datetime
-
+    from mmlab.flows.record import open_run_log
     from mmlab.flows.record import record as run
     from mmlab.record.session import Settings
     from mmlab.record.spec import RecordSpec, parse_symbols
-    from mmlab.store.runs import default_run_id, open_log
     from mmlab.venues.endpoints import parse_streams
 
     settings = Settings(life_s=renew_h * 3600, snapshot_s=snapshot_min * 60)
@@ -94,8 +91,7 @@ def record(
         venue, parse_symbols(symbol), parse_streams(streams), data_root, window, tz, levels, keep_raw, flush_ms,
         fsync_ms, queue_mb, segment_min, 512, min_free_mb, ping_s, duration_s, metrics_port, ws_url, rest_url, settings,
     )  # fmt: skip
-    now = datetime.fromtimestamp(time.time(), UTC)
-    log = open_log(out_root / "logs", "record", "+".join(spec.symbols), f"{now:%Y%m%d}", default_run_id(now), log_level)
+    log = open_run_log(spec, out_root, log_level)
     with live_line() as show:
         health = run(spec, log, show)
     days = data_root / f"venue={spec.venue}"

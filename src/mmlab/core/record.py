@@ -18,7 +18,6 @@ class Kind(IntEnum):
     FRAME = 1  # one WebSocket message, byte for byte
     ANSWER = 2  # one REST answer: a line of JSON that says to what, then the body, byte for byte
     MARK = 3  # JSON of the recorder's own: run_start, connect, checkpoint, ...
-    BINARY = 4  # one binary WebSocket message
 
 
 class Record(NamedTuple):

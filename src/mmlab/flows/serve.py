@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -115,8 +116,7 @@ def _events(lake: Lake, refs: list[DayRef], diffs: pl.DataFrame, instrument: Ins
     """All messages as they were received."""
     usdm = instrument.venue == "binance-usdm"
     found: list[tuple[int, int, Event]] = []
-    for (seq, recv_ns), rows in diffs.group_by("recv_seq", "recv_ns", maintain_order=True):
-        found.append((int(recv_ns), int(seq), _depth(rows, instrument.symbol, int(recv_ns), usdm)))
+    found += _updates(diffs, instrument.symbol, usdm)
     columns = ("recv_ns", "recv_seq", "exch_ns", "trade_ns", "trade_id", "price", "qty", "taker")
     for table in (schemas.TRADES, schemas.AGG_TRADES):
         prints = lake.read(refs, table, columns).iter_rows(named=True)
@@ -131,16 +131,21 @@ def _events(lake: Lake, refs: list[DayRef], diffs: pl.DataFrame, instrument: Ins
     return (event for _, _, event in found)
 
 
-def _depth(rows: pl.DataFrame, symbol: str, recv_ns: int, usdm: bool) -> Event:
-    head = rows.row(0, named=True)
-    sides = {
-        s: [(text(p), text(q)) for p, q in rows.filter(pl.col("side") == s)["price", "qty"].iter_rows()]
-        for s in (1, -1)
-    }
-    ids = (head["first_id"], head["last_id"], head["prev_id"] if usdm else None)
-    event = depth_event(recv_ns, symbol, ids, sides[1], sides[-1])
-    event.times = dict.fromkeys(event.times, head["exch_ns"])
-    return event
+def _updates(diffs: pl.DataFrame, symbol: str, usdm: bool) -> Iterator[tuple[int, int, Event]]:
+    """(recv_ns, recv_seq, event) of every raw update."""
+    change = (diffs["recv_seq"] != diffs["recv_seq"].shift(1)) | (diffs["recv_ns"] != diffs["recv_ns"].shift(1))
+    starts = [*change.fill_null(True).arg_true().to_list(), diffs.height]
+    heads = diffs.select("recv_ns", "recv_seq", "exch_ns", "first_id", "last_id", "prev_id").gather(starts[:-1])
+    sides, prices, quantities = (diffs[name].to_list() for name in ("side", "price", "qty"))
+    for (first, end), head in zip(pairwise(starts), heads.iter_rows(), strict=True):
+        recv_ns, recv_seq, exch_ns, first_id, last_id, prev_id = head
+        levels = {1: [], -1: [], 0: []}  # type: dict[int, list[tuple[str, str]]]
+        for i in range(first, end):
+            if sides[i]:
+                levels[sides[i]].append((text(prices[i]), text(quantities[i])))
+        event = depth_event(recv_ns, symbol, (first_id, last_id, prev_id if usdm else None), levels[1], levels[-1])
+        event.times = dict.fromkeys(event.times, exch_ns)
+        yield recv_ns, recv_seq, event
 
 
 def _print(table: str, row: dict[str, Any], symbol: str, usdm: bool) -> Event:

@@ -1,4 +1,4 @@
-"""The venue's REST answers, from its state: depth, exchangeInfo, time, aggTrades, historicalTrades."""
+"""The venue's answers, from its state: REST (depth, exchangeInfo, time, aggTrades, historicalTrades) and SUBSCRIBE."""
 
 from __future__ import annotations
 
@@ -47,6 +47,24 @@ def respond(
     chosen = events[-min(limit, 1000) :] if first is None else _from(events, first)[: min(limit, 1000)]
     row = _aggregate if what == "aggTrades" else _trade
     return _json([row(event, unit_ns) for event in chosen])
+
+
+def control(streams: set[str], message: str | bytes) -> dict[str, Any]:
+    """Carry out SUBSCRIBE and its kin on a connection's streams; returns what the venue answers."""
+    try:
+        asked = msgspec.json.decode(message, type=dict[str, Any])
+    except msgspec.MsgspecError:
+        return {"code": 3, "msg": "Invalid JSON"}
+    method, params, number = asked.get("method"), asked.get("params", []), asked.get("id")
+    if method == "SUBSCRIBE":
+        streams |= set(params)
+    elif method == "UNSUBSCRIBE":
+        streams -= set(params)
+    elif method == "LIST_SUBSCRIPTIONS":
+        return {"result": sorted(streams), "id": number}
+    else:
+        return {"error": {"code": 2, "msg": f"Invalid request: unknown method {method}"}, "id": number}
+    return {"result": None, "id": number}
 
 
 def _from(events: list[Event], first: int) -> list[Event]:

@@ -12,13 +12,12 @@ import contextlib
 import http
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-import msgspec
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
@@ -28,10 +27,10 @@ from mmlab.core.spans import NS_PER_MIN, NS_PER_S
 from mmlab.serve import rest
 from mmlab.serve.faults import Fault
 from mmlab.serve.market import Event, Level, State, depth_event, encode
+from mmlab.serve.script import MS, US, Script
 from mmlab.serve.truth import Truth
 
 YIELD_EVENTS = 100  # events at full speed between two looks at the other tasks
-MS, US = 1_000_000, 1_000
 
 
 @dataclass(frozen=True)
@@ -92,16 +91,7 @@ class Venue:
         self._snapshot_given = asyncio.Event()
         self._numbers = 0
         self._started_ns = 0
-        # what the fault script has under way
-        self._withheld: dict[str, int] = {}
-        self._muted_until: dict[str, int] = {}
-        self._doubled: dict[str, int] = {}
-        self._swap: dict[str, list[Event]] = {}
-        self._fields: list[list[Any]] = []  # [fault, messages left]
-        self._delayed_until = self._refused_until = 0
-        self._unit_ns = 0
-        self._answers: list[list[Any]] = []  # [fault, answers left]
-        self._stale: dict[str, list[Any]] = {}  # symbol -> [snapshot, times left]
+        self._script = Script()
         self._used: tuple[int, int] = (0, 0)  # minute, weight
 
     # -- life ----------------------------------------------------------------------------------------
@@ -147,55 +137,31 @@ class Venue:
         self._subscribed.set()
         try:
             while True:
-                await self._control(client, await socket.recv())
+                await socket.send(encode(rest.control(client.streams, await socket.recv())), text=True)
         except ConnectionClosed:
             pass
         finally:
             self.clients.pop(client.number, None)
             self.truth.note("disconnect", connection=client.number, at_ns=self._clock_ns())
 
-    async def _control(self, client: Client, text: str | bytes) -> None:
-        """SUBSCRIBE and its kin, answered as the venue does."""
-        try:
-            asked = msgspec.json.decode(text, type=dict[str, Any])
-        except msgspec.MsgspecError:
-            await client.socket.send(encode({"code": 3, "msg": "Invalid JSON"}), text=True)
-            return
-        method, params, number = asked.get("method"), asked.get("params", []), asked.get("id")
-        result = None
-        if method == "SUBSCRIBE":
-            client.streams |= set(params)
-        elif method == "UNSUBSCRIBE":
-            client.streams -= set(params)
-        elif method == "LIST_SUBSCRIPTIONS":
-            result = sorted(client.streams)
-        else:
-            refused = {"error": {"code": 2, "msg": f"Invalid request: unknown method {method}"}, "id": number}
-            await client.socket.send(encode(refused), text=True)
-            return
-        await client.socket.send(encode({"result": result, "id": number}), text=True)
-
     async def _request(self, _socket: ServerConnection, request: Request) -> Response | None:
         """Answer REST; None lets a WebSocket begin."""
         path = urlsplit(request.path).path
-        refused = self._clock_ns() < self._refused_until
+        refused = self._clock_ns() < self._script.refused_until_ns
         if path.endswith("/stream") or "/ws" in path:
             return _http(rest.Answer(503, b"")) if refused else None
         what = path.rpartition("/")[2]
         self.truth.note("request", path=request.path, at_ns=self._clock_ns())
         if refused:
             return _http(rest.Answer(503, b"refused"))
-        for entry in self._answers:
-            fault, left = entry
-            if left > 0 and what == fault.path:
-                entry[1] -= 1
-                await asyncio.sleep(fault.wait_s)
-                if fault.status == 0:
-                    _socket.transport.abort()
-                    return _http(rest.Answer(503, b""))
-                if fault.status != 200 or fault.body:
-                    return _http(rest.Answer(int(fault.status), fault.body.encode(), dict(fault.headers)))
-                break
+        fault = self._script.answer(what)
+        if fault is not None:
+            await asyncio.sleep(fault.wait_s)
+            if fault.status == 0:
+                _socket.transport.abort()
+                return _http(rest.Answer(503, b""))
+            if fault.status != 200 or fault.body:
+                return _http(rest.Answer(int(fault.status), fault.body.encode(), dict(fault.headers)))
         return _http(self._answer(what, request))
 
     def _answer(self, what: str, request: Request) -> rest.Answer:
@@ -203,11 +169,8 @@ class Venue:
         minute = now_ns // NS_PER_MIN
         self._used = (minute, (self._used[1] if self._used[0] == minute else 0) + rest.WEIGHTS.get(what, 1))
         unit = US if request.headers.get("X-MBX-TIME-UNIT", "").upper() == "MICROSECOND" else MS
-        old = None
         symbol = parse_qs(urlsplit(request.path).query).get("symbol", [""])[0]
-        if what == "depth" and self._stale.get(symbol, [None, 0])[1] > 0:
-            self._stale[symbol][1] -= 1
-            old = self._stale[symbol][0]
+        old = self._script.old_snapshot(symbol) if what == "depth" else None
         found = rest.respond(request.path, self.states, unit, now_ns, old)
         if what == "depth":
             asyncio.get_running_loop().call_later(self.spec.settle_s, self._snapshot_given.set)
@@ -244,7 +207,7 @@ class Venue:
                 return
         if n % YIELD_EVENTS == 0:
             await asyncio.sleep(0)
-        while self._clock_ns() < self._delayed_until:
+        while self._clock_ns() < self._script.delayed_until_ns:
             await asyncio.sleep(0.01)
 
     async def _watch_time(self) -> None:
@@ -265,33 +228,9 @@ class Venue:
         state.apply(event)
         self.happened += 1
         sent = 0
-        for each in self._order(event):
-            copies = 0 if self._is_withheld(each) else 2 if self._takes(self._doubled, each.stream) else 1
-            for _ in range(copies):
-                sent = await self._send(each)
+        for each in self._script.sendings(event, self._clock_ns()):
+            sent = await self._send(each)
         self.truth.event(event, sent, state)
-
-    def _order(self, event: Event) -> Iterator[Event]:
-        """The event; where two are to be swapped, none and then both."""
-        waiting = self._swap.get(event.stream)
-        if waiting is None:
-            yield event
-        elif not waiting:
-            waiting.append(event)
-        else:
-            del self._swap[event.stream]
-            yield from (event, waiting[0])
-
-    def _is_withheld(self, event: Event) -> bool:
-        return self._takes(self._withheld, event.stream) or self._clock_ns() < self._muted_until.get(event.stream, 0)
-
-    @staticmethod
-    def _takes(left: dict[str, int], stream: str) -> bool:
-        """Use up one of a counted fault."""
-        if left.get(stream, 0) > 0:
-            left[stream] -= 1
-            return True
-        return False
 
     async def _send(self, event: Event) -> int:
         """Send to every subscriber; returns to how many."""
@@ -300,11 +239,7 @@ class Venue:
             stream = next((s for s in client.streams if s == name or s.startswith(f"{name}@")), None)
             if stream is None or client.frozen:
                 continue
-            data = event.message(self._unit_ns or client.unit_ns)
-            for entry in self._fields:
-                if entry[1] > 0 and entry[0].stream == event.stream:
-                    entry[1] -= 1
-                    data = {k: v for k, v in (data | entry[0].set).items() if k not in entry[0].remove}
+            data = self._script.changed(event.stream, event.message(self._script.unit_ns or client.unit_ns))
             await self._deliver(client, encode({"stream": stream, "data": data} if client.combined else data))
             sent += 1
         return sent
@@ -322,26 +257,9 @@ class Venue:
 
     async def _begin(self, fault: Fault) -> None:
         self.truth.note("fault", at_ns=self._clock_ns(), event=self.happened, **{"do": fault.do})
-        until_ns = self._clock_ns() + int(fault.for_s * NS_PER_S)
-        if fault.do == "drop":
-            self._withheld[fault.stream] = self._withheld.get(fault.stream, 0) + fault.count
-        elif fault.do == "duplicate":
-            self._doubled[fault.stream] = fault.count
-        elif fault.do == "mute":
-            self._muted_until[fault.stream] = until_ns
-        elif fault.do == "reorder":
-            self._swap[fault.stream] = []
-        elif fault.do == "delay":
-            self._delayed_until = until_ns
-        elif fault.do == "refuse":
-            self._refused_until = until_ns
-        elif fault.do == "unit":
-            self._unit_ns = US if fault.unit == "us" else MS
-        elif fault.do == "field":
-            self._fields.append([fault, fault.count])
-        elif fault.do == "rest":
-            self._answers.append([fault, fault.count])
-        elif fault.do in ("close", "shutdown", "freeze", "garbage"):
+        if self._script.begin(fault, self._clock_ns()):
+            return
+        if fault.do in ("close", "shutdown", "freeze", "garbage"):
             await self._hurt_sockets(fault)
         else:
             await self._hurt_market(fault)
@@ -373,7 +291,7 @@ class Venue:
         state = self.states[symbol]
         if fault.do == "stale":
             old = {**state.snapshot(5000), "lastUpdateId": state.last_id - 10_000}
-            self._stale[symbol] = [old, fault.count]
+            self._script.stale[symbol] = (old, fault.count)
         elif fault.do == "listing":
             status = fault.status if isinstance(fault.status, str) else state.listing.status
             tick, lot = fault.tick_size or state.listing.tick_size, fault.lot_size or state.listing.lot_size
@@ -396,7 +314,7 @@ class Venue:
 
     def answer_once(self, symbol: str, snapshot: dict[str, Any]) -> None:
         """Give this snapshot to whoever asks next."""
-        self._stale[symbol] = [snapshot, 1]
+        self._script.stale[symbol] = (snapshot, 1)
 
 
 def _http(answer: rest.Answer) -> Response:

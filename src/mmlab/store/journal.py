@@ -150,7 +150,7 @@ class Journal:
         for record in batch:
             self._queue.popleft()
             self._counts[0] += 1
-            self._counts[1] += record.kind in (Kind.FRAME, Kind.BINARY)
+            self._counts[1] += record.kind is Kind.FRAME
             self.lags.append(now_ns - record.mono_ns)
         self._counts[2] = self._counts[2] or batch[0].recv_ns
         self._counts[3] = batch[-1].recv_ns

@@ -138,7 +138,7 @@ class SegmentReader:
     def count(self, record: Record) -> None:
         """Add a record to what was found."""
         self.records += 1
-        self.frames += record.kind in (Kind.FRAME, Kind.BINARY)
+        self.frames += record.kind is Kind.FRAME
         self.first_ns = self.first_ns or record.recv_ns
         self.last_ns = record.recv_ns
 

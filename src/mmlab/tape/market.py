@@ -139,7 +139,7 @@ class Market:
         if snapshot.event_time is not None:
             to_ns(snapshot.event_time)
         step = self.sync.on_snapshot(snapshot.last_update_id)
-        event_id = self.event("snapshot_loaded", **_describe(snapshot), action=step.action.name.lower())
+        event_id = self.event("snapshot_loaded", **snapshot.described(), action=step.action.name.lower())
         head = (self.now_ns, self.seq, event_id, snapshot.last_update_id)
         for side, levels in ((1, snapshot.bids), (-1, snapshot.asks)):
             for price, qty in dict(levels).items():
@@ -323,14 +323,3 @@ class Market:
 
 def _pair(ids: list[int] | None) -> tuple[int, int] | None:
     return None if ids is None else (ids[0], ids[1])
-
-
-def _describe(snapshot: Snapshot) -> dict[str, Any]:
-    """What consumers must know of a snapshot: its id, and how far down it reaches."""
-    return {
-        "last_update_id": snapshot.last_update_id,
-        "bids": len(snapshot.bids),
-        "asks": len(snapshot.asks),
-        "lowest_bid": min((price for price, _ in snapshot.bids), default=None),
-        "highest_ask": max((price for price, _ in snapshot.asks), default=None),
-    }

@@ -52,6 +52,16 @@ class Snapshot(msgspec.Struct, gc=False):
     asks: Levels
     event_time: int | None = msgspec.field(name="E", default=None)
 
+    def described(self) -> dict[str, Any]:
+        """What consumers must know of it: its id, and how far down it reaches."""
+        return {
+            "last_update_id": self.last_update_id,
+            "bids": len(self.bids),
+            "asks": len(self.asks),
+            "lowest_bid": min((price for price, _ in self.bids), default=None),
+            "highest_ask": max((price for price, _ in self.asks), default=None),
+        }
+
 
 class Trade(msgspec.Struct, gc=False):
     """`trade`: one fill; `m` says that the buyer was the maker, so the seller took."""
