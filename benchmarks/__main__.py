@@ -7,7 +7,7 @@ import sys
 
 from benchmarks.table import machine, write
 
-NAMES = ("synth", "calib", "sim", "ingest", "recovery")
+NAMES = ("synth", "calib", "sim", "ingest", "recovery", "record")
 
 if __name__ == "__main__":
     write("machine", machine())

@@ -86,7 +86,7 @@ def simulate_into(run: Run, spec: BacktestSpec, intensity: Intensity) -> pl.Data
     """Read the tape, simulate, write the tables into the run's folder; returns the metrics."""
     with run.step("read for backtest"):
         depth = run.lake.read(run.refs, schemas.DEPTH, events.DEPTH_COLUMNS, require_rows=True)
-        trades = run.lake.read(run.refs, schemas.TRADES, events.TRADE_COLUMNS, require_rows=True)
+        trades = run.lake.live_prints(run.refs, events.TRADE_COLUMNS)
         tape = events.tape(depth, trades, run.instrument)
     check_intensity(run, spec, intensity, tape)
     with run.step("simulate"):

@@ -110,10 +110,12 @@ def read_tape(run: Run) -> Tape:
     """The columns that calibration needs; raises DataError when there is no book or no print."""
     with run.step("read"):
         frames = {
-            name: run.lake.read(run.refs, table, columns, require_rows=name != "gaps")
+            name: run.lake.read(run.refs, table, columns, require_rows=name == "depth")
             for name, table, columns in TAPE_COLUMNS
+            if name != "trades"
         }
-    return Tape(frames["depth"], frames["trades"], frames["gaps"], run.instrument)
+        trades = run.lake.live_prints(run.refs, TRADE_COLUMNS)
+    return Tape(frames["depth"], trades, frames["gaps"], run.instrument)
 
 
 def fit_artifact(run: Run, spec: CalibrateSpec, fit: dict[str, Any], method: str) -> dict[str, Any]:

@@ -106,7 +106,7 @@ def ask_listings(spec: RecordSpec) -> tuple[dict[str, Listing], int, dict[str, s
     if status != 200:
         return {}, status, dict(headers), body.decode(errors="replace")[:200] or f"HTTP {status}"
     try:
-        listed = read_info(spec.venue, body)
+        listed = read_info(spec.venue, body, spec.symbols)
     except FeedError as error:
         return {}, status, dict(headers), error.message
     unknown = [symbol for symbol in spec.symbols if symbol not in listed]

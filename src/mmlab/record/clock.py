@@ -27,5 +27,5 @@ class SteadyClock:
                 stepped = 0
         elapsed = mono_ns - self._mono_ns if self._mono_ns else 0
         self._wall_ns, self._mono_ns = wall_ns, mono_ns
-        self._now_ns = max(wall_ns, self._now_ns + elapsed // 2) if wall_ns < self._now_ns else wall_ns
+        self._now_ns = max(wall_ns, self._now_ns + elapsed // 2)
         return self._now_ns, stepped

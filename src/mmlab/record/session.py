@@ -131,6 +131,7 @@ class Need:
     busy: bool = False
     tries: int = 0
     what: Any = None
+    done: Any = None  # the last that was answered
     next_ns: int = 0
 
 
@@ -156,7 +157,7 @@ class Session:
         self._needs: dict[tuple[str, ...], Need] = {}
         self._next_conn = 0
         self._connected_ns = 0
-        self._info_ns = self._snapshot_ns = self._offset_ns = 0
+        self._offset_ns = 0
         self._silent_ns = int(settings.silent_s * NS_PER_S)
 
     def _backoff(self) -> Backoff:
@@ -181,7 +182,8 @@ class Session:
                 line.opening = None if line.opening == conn else line.opening
                 if since is not None and now_ns - since > 60 * NS_PER_S:
                     line.backoff.succeed()
-                line.retry_ns = now_ns + (0 if line.opened_ns else line.backoff.fail())
+                lost_one = since is not None and line.opened_ns  # a standby takes over
+                line.retry_ns = now_ns + (0 if lost_one else line.backoff.fail())
         return Note("disconnect", {"conn": conn, "code": code, "reason": reason})
 
     def answered(
@@ -189,12 +191,16 @@ class Session:
     ) -> list[Note]:
         """REST has answered (status 0: it did not); the need it was for is free again."""
         used = headers.get("x-mbx-used-weight-1m", "")
-        if used.isdigit():
+        if _is_number(used):
             self.budget.told(int(used), wall_ns)
         need = self._needs.get(_key(about))
         notes = []
         if need is not None:
             need.busy = False
+            if status == OK:
+                need.done = need.what
+            elif status in (TOO_MANY, BANNED):
+                need.tries -= 1  # nobody has looked for it yet
             need.next_ns = max(need.next_ns, now_ns + need.backoff.fail())  # if it did not do, that is
             if about["purpose"] == "prints" and need.tries >= PRINT_TRIES and status not in (OK, TOO_MANY, BANNED):
                 what = {key: about[key] for key in ("symbol", "stream", "first", "last")}
@@ -206,7 +212,7 @@ class Session:
 
     def _block(self, status: int, retry_after: str, wall_ns: int) -> None:
         """No REST until the venue allows it; where it does not say: a minute, or two if it banned us."""
-        wait_s = int(retry_after) if retry_after.isdigit() else 60 if status == TOO_MANY else 120
+        wait_s = int(retry_after) if _is_number(retry_after) else 60 if status == TOO_MANY else 120
         self.blocked_wall_ns = max(self.blocked_wall_ns, wall_ns + wait_s * NS_PER_S)
         self.block_status = status
 
@@ -277,8 +283,9 @@ class Session:
             if waits or now_ns - self._connected_ns > QUIET_NS:
                 yield from self._ask(about, generation, self.venue.depth(symbol), now_ns)
         for symbol, stream, first, last in fold.wants_prints():
-            about = {"purpose": "prints", "symbol": symbol, "stream": stream, "first": first, "last": last}
-            request = self.venue.prints(stream, symbol, first, last)
+            until = min(last, first + TRADES_LIMIT - 1)
+            about = {"purpose": "prints", "symbol": symbol, "stream": stream, "first": first, "last": until}
+            request = self.venue.prints(stream, symbol, first, until)
             yield from self._ask(about, first, request, now_ns, SETTLE_NS)
         for symbol, stream, last_id in fold.quiet(now_ns + self._offset_ns, self._silent_ns):
             about = {"purpose": "probe", "symbol": symbol, "stream": stream, "after": last_id}
@@ -287,27 +294,41 @@ class Session:
                 need = self._needs[_key(about)]
                 need.next_ns = now_ns + min(self._silent_ns << need.tries, PROBE_CAP_NS)
                 yield asked
-        if now_ns - self._info_ns >= self.settings.info_s * NS_PER_S:
-            self._info_ns = now_ns
-            yield from self._ask({"purpose": "info"}, now_ns, self.venue.info(self.symbols), now_ns)
-        every = self.settings.snapshot_s * NS_PER_S
-        self._snapshot_ns = self._snapshot_ns or now_ns
-        if every and now_ns - self._snapshot_ns >= every:
-            self._snapshot_ns = now_ns
-            for symbol in self.symbols:
-                about = {"purpose": "snapshot", "symbol": symbol, "generation": 0, "check": True}
-                yield from self._ask(about, now_ns, self.venue.depth(symbol), now_ns)
+        slot = self._slot(now_ns, self.settings.info_s)
+        if slot:
+            yield from self._ask({"purpose": "info"}, slot, self.venue.info(self.symbols), now_ns, once=True)
+        slot = self._slot(now_ns, self.settings.snapshot_s)
+        for symbol in self.symbols if slot else ():
+            about = {"purpose": "snapshot", "symbol": symbol, "generation": 0, "check": True}
+            yield from self._ask(about, slot, self.venue.depth(symbol), now_ns, once=True)
+
+    def _slot(self, now_ns: int, every_s: float) -> int:
+        """Which of the stretches of `every_s` since the first connection this is; 0 is the first, or never."""
+        return int((now_ns - self._connected_ns) / (every_s * NS_PER_S)) if every_s else 0
 
     def _ask(
-        self, about: dict[str, Any], what: Any, request: Request, now_ns: int, settle_ns: int = 0
+        self,
+        about: dict[str, Any],
+        what: Any,
+        request: Request,
+        now_ns: int,
+        settle_ns: int = 0,
+        once: bool = False,
     ) -> Iterator[tuple[dict[str, Any], Request, int]]:
-        """Ask, unless the same is under way or has to wait; another `what` starts with fresh patience."""
+        """Ask, unless the same is under way or has to wait; another `what` starts with fresh patience.
+
+        What is wanted `once` is not asked for again after an answer.
+        """
         need = self._needs.setdefault(_key(about), Need(self._backoff()))
         if need.what != what:
             need.what, need.tries, need.next_ns = what, 0, max(need.next_ns if need.busy else 0, now_ns + settle_ns)
             need.backoff.succeed()
-        if not need.busy and now_ns >= need.next_ns:
+        if not need.busy and now_ns >= need.next_ns and not (once and need.done == what):
             yield about, request, need.tries + 1
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()
 
 
 def _key(about: Mapping[str, Any]) -> tuple[str, ...]:

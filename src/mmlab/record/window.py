@@ -54,11 +54,20 @@ class Window:
             return start, start + NS_PER_DAY
         today = datetime.fromtimestamp(now_ns // NS_PER_S, self.zone).date()
         spans = [self._on(today + timedelta(days=n), self.opens, self.closes) for n in (-1, 0, 1, 2)]
-        return next(span for span in spans if span[1] > now_ns)
+        return next(span for span in spans if span[1] > max(now_ns, span[0]))
 
     def _on(self, day: date, opens: time, closes: time) -> tuple[int, int]:
         """The window that opens on a local date."""
         end = day if closes > opens else day + timedelta(days=1)
-        start = datetime.combine(day, opens, self.zone).astimezone(UTC)
-        stop = datetime.combine(end, closes, self.zone).astimezone(UTC)
-        return int(start.timestamp()) * NS_PER_S, int(stop.timestamp()) * NS_PER_S
+        return self._instant(day, opens), self._instant(end, closes)
+
+    def _instant(self, day: date, at: time) -> int:
+        """A local time in ns UTC; one that the switch to summer time leaves out is the switch itself."""
+        local = datetime.combine(day, at, self.zone)
+        first, last = (local.replace(fold=fold).astimezone(UTC) for fold in (1, 0))
+        if first < last and last.astimezone(self.zone).replace(tzinfo=None) != local.replace(tzinfo=None):
+            before = first.astimezone(self.zone).utcoffset()
+            while first.astimezone(self.zone).utcoffset() == before:
+                first += timedelta(minutes=1)
+            last = first
+        return int(last.timestamp()) * NS_PER_S

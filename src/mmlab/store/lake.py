@@ -11,7 +11,7 @@ import polars as pl
 
 from mmlab.core.errors import LakeError, MmlabError, TableError, UsageError
 from mmlab.core.instrument import Instrument
-from mmlab.core.schemas import TABLES, depth
+from mmlab.core.schemas import TABLES, TRADES, depth
 from mmlab.core.spans import Days, parse_day
 from mmlab.core.table import Table
 from mmlab.store.manifest import MANIFEST, DayManifest, DayRef, day_folder, read_manifest, symbol_of
@@ -92,13 +92,24 @@ class Lake:
         self, refs: Sequence[DayRef], table: Table, columns: Sequence[str], *, require_rows: bool = False
     ) -> pl.DataFrame:
         """`scan`, collected; with `require_rows`, LakeError if there are none."""
-        try:
-            frame = self.scan(refs, table, columns).collect()
-        except (pl.exceptions.PolarsError, OSError) as error:
-            raise LakeError(f"table {table.name!r} cannot be read: {error}", remedy=TORN) from error
+        frame = _collect(self.scan(refs, table, columns), table)
         if require_rows and frame.is_empty():
             days = ", ".join(f"{ref.day:%Y%m%d}" for ref in refs)
             raise LakeError(f"table {table.name!r} of {refs[0].symbol} {days} is empty", remedy="import it again")
+        return frame
+
+    def live_prints(self, refs: Sequence[DayRef], columns: Sequence[str]) -> pl.DataFrame:
+        """Columns of `trades` as they were received live; raises LakeError if there are none.
+
+        Prints that a recorder filled in by REST are left out: they came when they were asked for, not when
+        they happened, and the stretch that they belong to is a declared hole.
+        """
+        if not any(self.manifest(ref).segments for ref in refs):
+            return self.read(refs, TRADES, columns, require_rows=True)
+        lazy = self.scan(refs, TRADES, (*columns, "source")).filter(pl.col("source") == "ws").select(columns)
+        frame = _collect(lazy, TRADES)
+        if frame.is_empty():
+            raise LakeError(f"no trade of {refs[0].symbol} was received live on these days", remedy="see mmlab check")
         return frame
 
     def _checked(self, ref: DayRef, table: Table, wanted: Mapping[str, Any]) -> Iterator[Path]:
@@ -146,6 +157,13 @@ class Lake:
     ) -> LakeWriter:
         """A writer of whole days of one symbol; use it in a `with`, and `commit` at the end."""
         return LakeWriter(self.root, instrument, levels, replace, dict(created_by), dict(truth or {}))
+
+
+def _collect(lazy: pl.LazyFrame, table: Table) -> pl.DataFrame:
+    try:
+        return lazy.collect()
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise LakeError(f"table {table.name!r} cannot be read: {error}", remedy=TORN) from error
 
 
 TORN = "the file is not the one that was written: import the day again"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from mmlab.core.errors import FeedError
@@ -39,11 +40,11 @@ def _on_snapshot(market: Market, about: dict[str, Any], body: bytes) -> None:
         market.event("snapshot_discarded", last_update_id=snapshot.last_update_id, reason=why)
 
 
-def listings(venue: str, about: dict[str, Any], body: bytes) -> dict[str, Listing]:
+def listings(venue: str, about: dict[str, Any], body: bytes, wanted: Sequence[str]) -> dict[str, Listing]:
     """The answer of exchangeInfo; empty if it is none."""
     if about["status"] != OK:
         return {}
     try:
-        return read_info(venue, body)
+        return read_info(venue, body, wanted)
     except FeedError:
         return {}

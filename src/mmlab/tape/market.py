@@ -7,7 +7,6 @@ An import and a recorder differ in what may come twice or late: see `recording`.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -62,7 +61,7 @@ class Market:
         self.depth_id: int | None = None  # last update that was in a right book
         self._one_sided = False
         self._hole: Hole | None = None
-        self._recent: deque[int] = deque(maxlen=RECENT)
+        self._recent: dict[int, None] = {}  # last ids of recent updates, oldest first
         self._stale = 0
         self._ticker_id, self._ticker_ns = -1, 0
         self._tickers_lost = False
@@ -122,11 +121,12 @@ class Market:
 
     def _is_repeat(self, action: Action, update: DepthUpdate) -> bool:
         """True for an update received before; ids that were set back are noticed here."""
-        repeat = update.last_id in self._recent
-        self._recent.append(update.last_id)
-        if repeat:
+        if update.last_id in self._recent:
             self.findings.repeats["depth"] += 1
             return True
+        self._recent[update.last_id] = None
+        if len(self._recent) > RECENT:
+            del self._recent[next(iter(self._recent))]
         self._stale = self._stale + 1 if action is Action.IGNORE and self.synced else 0
         if self._stale >= BACKWARDS:
             self._stale = 0
@@ -308,7 +308,7 @@ class Market:
         self._hole = hole and Hole(
             hole["from_ns"], _pair(hole["missing"]), hole["reason"], hole["after_id"], hole["start"]
         )
-        self._recent = deque(state["recent"], maxlen=RECENT)
+        self._recent = dict.fromkeys(state["recent"])
         self.out.event_id = state["event_id"]
         self.trades.restore(state["trades"])
         self.agg_trades.restore(state["agg_trades"])

@@ -156,7 +156,7 @@ class Replay:
 
     def _on_info(self, about: dict[str, Any], body: bytes) -> None:
         """Filters and status as they are now; a change is an entry of the ledger."""
-        listed = listings(self.venue.name, about, body)
+        listed = listings(self.venue.name, about, body, list(self.markets))
         for symbol, market in self.markets.items() if listed else ():
             listing = listed.get(symbol)
             status = listing.status if listing else "DELISTED"

@@ -128,7 +128,7 @@ class Listing:
 class _Symbol(msgspec.Struct):
     symbol: str
     status: str
-    filters: list[dict[str, Any]]
+    filters: list[Any]
 
 
 class _Info(msgspec.Struct):
@@ -154,20 +154,29 @@ def read_prints(stream: str, body: bytes) -> list[Printed]:
     return sorted(_read(_PRINTS[stream], body), key=lambda printed: printed.trade_id)
 
 
-def read_info(venue: str, body: bytes) -> dict[str, Listing]:
-    """Symbol -> filters and status; raises FeedError for what is no exchangeInfo."""
+def read_info(venue: str, body: bytes, wanted: Sequence[str]) -> dict[str, Listing]:
+    """Filters and status of the `wanted` symbols that are listed.
+
+    Raises FeedError for what is no exchangeInfo, and for filters of a wanted symbol that cannot be meant.
+    """
     found = {}
     for row in _read(_INFO, body).symbols:
-        filters = {f.get("filterType"): f for f in row.filters}
-        try:
-            tick = plain(filters["PRICE_FILTER"]["tickSize"])
-            lot = plain(filters["LOT_SIZE"]["stepSize"])
-        except KeyError as error:
-            raise FeedError(f"bad field: exchangeInfo of {row.symbol} lacks {error}") from None
-        smallest = filters.get("NOTIONAL", filters.get("MIN_NOTIONAL", {}))
-        notional = plain(str(smallest.get("minNotional", smallest.get("notional", "0"))))
-        found[row.symbol] = Listing(Instrument(venue, row.symbol, tick, lot, notional), row.status)
+        if row.symbol in wanted:
+            try:
+                found[row.symbol] = _listing(venue, row)
+            except KeyError as error:
+                raise FeedError(f"bad field: exchangeInfo of {row.symbol} lacks {error}") from None
+            except (TypeError, AttributeError, UsageError) as error:
+                raise FeedError(f"bad field: exchangeInfo of {row.symbol}: {error}") from None
     return found
+
+
+def _listing(venue: str, row: _Symbol) -> Listing:
+    filters = {each["filterType"]: each for each in row.filters if isinstance(each, dict) and "filterType" in each}
+    tick, lot = plain(filters["PRICE_FILTER"]["tickSize"]), plain(filters["LOT_SIZE"]["stepSize"])
+    smallest = filters.get("NOTIONAL", filters.get("MIN_NOTIONAL", {}))
+    notional = plain(str(smallest.get("minNotional", smallest.get("notional", "0"))))
+    return Listing(Instrument(venue, row.symbol, tick, lot, notional), row.status)
 
 
 def plain(text: str) -> str:
