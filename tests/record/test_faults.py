@@ -16,7 +16,7 @@ import polars as pl
 import pytest
 
 from mmlab.core.spans import NS_PER_S
-from mmlab.record.session import Settings
+from mmlab.record.commands import Settings
 from mmlab.serve.faults import Fault
 from mmlab.serve.market import SynthSpec
 from reference.loopback import QUICK, SYMBOL, Played, check, declared, market, play, record

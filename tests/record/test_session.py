@@ -11,19 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmlab.core.spans import NS_PER_MIN, NS_PER_MS, NS_PER_S
+from mmlab.record.commands import Close, Command, Fetch, Note, Open, Settings
 from mmlab.record.policy import CONNECTS, CONNECTS_NS
-from mmlab.record.session import (
-    PRINT_TRIES,
-    QUIET_NS,
-    SETTLE_NS,
-    Close,
-    Command,
-    Fetch,
-    Note,
-    Open,
-    Session,
-    Settings,
-)
+from mmlab.record.session import PRINT_TRIES, QUIET_NS, SETTLE_NS, Session
 from mmlab.venues.endpoints import SPOT, TRADES_LIMIT, USDM, Venue
 
 START = 1000 * NS_PER_S  # of the monotonic clock
@@ -640,8 +630,9 @@ def test_a_check_that_the_budget_refuses_is_made_in_the_next_minute():
 def test_filters_that_the_budget_refuses_are_looked_at_in_the_next_minute():
     """Others have used the minute up; ten minutes later would be late for a halt."""
     run = Run(info_s=600).connected()
-    run.session.budget.told(3000, run.wall)
-    assert run.poll() == []
+    run.nothing(599.9)
+    run.session.budget.told(3000, run.wall + NS_PER_S // 10)
+    assert run.poll(0.1) == []
     assert run.until(Fetch, 61)
 
 

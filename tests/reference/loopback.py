@@ -17,8 +17,8 @@ from mmlab.core import schemas
 from mmlab.core.spans import NS_PER_DAY
 from mmlab.flows.record_start import ask_listings, known_listings, lock_symbols, read_ban
 from mmlab.flows.recorder import REAL, Clocks, Recorder
+from mmlab.record.commands import Settings
 from mmlab.record.health import Health
-from mmlab.record.session import Settings
 from mmlab.record.spec import RecordSpec
 from mmlab.serve.faults import Fault
 from mmlab.serve.market import Event, Synthetic, SynthSpec

@@ -82,7 +82,7 @@ def record(
     """
     from mmlab.flows.record import open_run_log
     from mmlab.flows.record import record as run
-    from mmlab.record.session import Settings
+    from mmlab.record.commands import Settings
     from mmlab.record.spec import RecordSpec, parse_symbols
     from mmlab.venues.endpoints import parse_streams
 

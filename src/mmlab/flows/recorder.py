@@ -27,8 +27,9 @@ from mmlab.flows import record_start as start
 from mmlab.flows.compact import Compacted, compact, journal_root, keep_marker, recover
 from mmlab.record.client import Client
 from mmlab.record.clock import SteadyClock
+from mmlab.record.commands import Close, Command, Fetch, Note, Open
 from mmlab.record.health import Health
-from mmlab.record.session import Close, Command, Fetch, Note, Open, Session
+from mmlab.record.session import Session
 from mmlab.record.spec import RecordSpec
 from mmlab.store.journal import Journal, Promise, Roll
 from mmlab.store.journal_file import Segment

@@ -14,7 +14,7 @@ from typing import Any
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
 
-from mmlab.record.session import Fetch, Open
+from mmlab.record.commands import Fetch, Open
 
 USER_AGENT = "mmlab"
 QUEUE_FRAMES = 4096  # frames read ahead of the recorder, before the kernel's buffers fill

@@ -7,7 +7,7 @@ from pathlib import PurePath
 
 from mmlab.core.errors import UsageError
 from mmlab.core.schemas import LEVELS
-from mmlab.record.session import Settings
+from mmlab.record.commands import Settings
 from mmlab.record.window import Window
 from mmlab.venues.endpoints import VENUES, Venue, parse_streams
 
