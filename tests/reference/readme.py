@@ -16,7 +16,7 @@ from pathlib import Path
 
 README = Path(__file__).resolve().parent.parent.parent / "README.md"
 MMLAB = [sys.executable, "-c", "from mmlab.cli.app import main; main()"]
-UNSET = ("SYMBOL", "DAY", "RUN_ID", "DATA_ROOT", "OUT_ROOT")
+UNSET = ("SYMBOL", "DAY", "RUN_ID", "DATA_ROOT", "OUT_ROOT", "VENUE", "WINDOW", "STREAMS")
 BLOCK = re.compile(r"```console\n\$ (?P<command>[^\n]*)\n(?P<output>.*?)```", re.DOTALL)
 
 

@@ -46,8 +46,8 @@ def step_starts(data_start_ns: int, data_end_ns: int, spec: ScheduleSpec) -> Int
     if starts.size == 0:
         minutes = (data_end_ns - data_start_ns) / NS_PER_MIN
         raise DataError(
-            f"the data last {minutes:.1f} minutes: too short for {spec.train_window_min} minutes of training "
-            f"and a step that starts at a UTC multiple of {spec.step_min} minutes",
+            f"the data last {minutes:.1f} minutes: too short for {spec.train_window_min:g} minutes of training "
+            f"and a step that starts at a UTC multiple of {spec.step_min:g} minutes",
             remedy="give a smaller --train-window-min and --step-min, or more data",
         )
     return starts

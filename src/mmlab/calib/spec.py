@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from mmlab.core.errors import UsageError
 from mmlab.core.schemas import COUNT_RULES, FIT_METHODS
-from mmlab.core.spans import NS_PER_MIN, NS_PER_MS
+from mmlab.core.spans import NS_PER_MS
 
 DEFAULT_DELTAS = (1, 2, 3, 5, 8, 13)
 
@@ -71,24 +71,23 @@ class FitSpec:
 class ScheduleSpec:
     """Rolling windows: every `step_min` minutes, a fit on the `train_window_min` minutes before."""
 
-    train_window_min: int = 120
-    step_min: int = 15
+    train_window_min: float = 120
+    step_min: float = 15
 
     def __post_init__(self) -> None:
-        if self.step_min <= 0:
-            raise UsageError(f"--step-min is {self.step_min}", remedy="give whole minutes above 0")
-        if self.train_window_min <= 0:
-            raise UsageError(f"--train-window-min is {self.train_window_min}", remedy="give whole minutes above 0")
+        for flag, minutes in (("--step-min", self.step_min), ("--train-window-min", self.train_window_min)):
+            if not 0.01 <= minutes <= 10**6:
+                raise UsageError(f"{flag} is {minutes}", remedy="give minutes, at least 0.01")
 
     @property
     def step_ns(self) -> int:
         """Step in nanoseconds."""
-        return self.step_min * NS_PER_MIN
+        return round(self.step_min * 60_000) * NS_PER_MS
 
     @property
     def train_ns(self) -> int:
         """Training span in nanoseconds."""
-        return self.train_window_min * NS_PER_MIN
+        return round(self.train_window_min * 60_000) * NS_PER_MS
 
     @property
     def bucket_ns(self) -> int:

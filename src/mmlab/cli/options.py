@@ -156,10 +156,10 @@ class RollingFlags:
     """The schedule's windows."""
 
     train_window_min: Annotated[
-        int, option("--train-window-min", env="WF_TRAIN_WINDOW_MIN", help="Minutes each fit looks back.", panel=FIT)
+        float, option("--train-window-min", env="WF_TRAIN_WINDOW_MIN", help="Minutes each fit looks back.", panel=FIT)
     ] = 120
     step_min: Annotated[
-        int,
+        float,
         option("--step-min", env="WF_STEP_MIN", help="Minutes each fit is used; starts at UTC multiples.", panel=FIT),
     ] = 15
 

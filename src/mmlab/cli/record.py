@@ -114,6 +114,9 @@ def serve(
     seed: Annotated[int, option("--seed", help="Of the made-up market.", panel=WHAT)] = 0,
     updates_per_s: Annotated[float, option("--updates-per-s", help="Book updates of it.", panel=WHAT)] = 10.0,
     prints_per_s: Annotated[float, option("--prints-per-s", help="Taker orders of it.", panel=WHAT)] = 8.0,
+    events: Annotated[
+        int | None, option("--events", help="Stand still after this many; without end, if not given.", panel=WHEN)
+    ] = None,
     port: Annotated[int, option("--port", env="PORT", help="On 127.0.0.1; 0 takes a free one.", panel=VENUE)] = 9000,
     speed: Annotated[
         float, option("--speed", help="1 is as it was, 10 ten times faster, 0 as fast as is read.", panel=WHEN)
@@ -144,7 +147,7 @@ def serve(
     if day is None:
         usdm = venue == "binance-usdm"
         made = SynthSpec(symbols, seed, updates_per_s, prints_per_s, usdm=usdm)
-        market = flow.synthetic(made)
+        market = flow.synthetic(made, events)
     else:
         from mmlab.core.errors import UsageError
         from mmlab.core.spans import Days
@@ -158,7 +161,7 @@ def serve(
     def ready(at: int) -> None:
         OUT.print(f"ws://127.0.0.1:{at}/stream and http://127.0.0.1:{at}/api/v3 play {', '.join(symbols)}")
 
-    counts = flow.serve(market, spec, script, truth, duration_s, ready)
+    counts = flow.serve(market, spec, script, truth, duration_s, ready, stay=events is not None)
     OUT.print("played " + ", ".join(f"{n:,} {stream}" for stream, n in sorted(counts.items())))
     done({"counts": counts}, as_json)
 

@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +46,10 @@ class Market:
     before: Callable[[Venue, Event], bool] | None = None
 
 
-def synthetic(spec: SynthSpec) -> Market:
-    """A seeded market that begins now."""
+def synthetic(spec: SynthSpec, events: int | None = None) -> Market:
+    """A seeded market that begins now, and stands still after so many events."""
     made = Synthetic(spec, time.time_ns())
-    return Market(made.states(), made.events())
+    return Market(made.states(), islice(made.events(), events))
 
 
 def recorded(lake: Lake, refs: list[DayRef]) -> Market:
@@ -169,15 +169,18 @@ def venue(market: Market, spec: ServeSpec, faults: list[Fault], truth: Truth) ->
 
 def serve(
     market: Market, spec: ServeSpec, faults: list[Fault], truth_file: Path | None, duration_s: float | None,
-    ready: Callable[[int], None],
+    ready: Callable[[int], None], stay: bool = False,
 ) -> dict[str, int]:  # fmt: skip
-    """Play until the market or the time is over, or a signal comes; returns events by stream."""
+    """Play until the market (unless it is to `stay`) or the time is over, or a signal comes.
+
+    Returns the events by stream. Raises UsageError for a port that is taken.
+    """
     if truth_file is not None and truth_file.exists():
         raise UsageError(f"{truth_file} exists already", remedy="give --truth another name")
     file = None if truth_file is None else truth_file.open("wb")
     truth = Truth(file, keep=False)
     try:
-        asyncio.run(_play(venue(market, spec, faults, truth), duration_s, ready))
+        asyncio.run(_play(venue(market, spec, faults, truth), duration_s, ready, stay))
     except OSError as error:
         raise UsageError(
             f"port {spec.port}: {error.strerror or error}", remedy="give --port one that is free"
@@ -188,16 +191,18 @@ def serve(
     return truth.counts
 
 
-async def _play(played: Venue, duration_s: float | None, ready: Callable[[int], None]) -> None:
+async def _play(played: Venue, duration_s: float | None, ready: Callable[[int], None], stay: bool) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with played:
         ready(played.port)
-        over = [asyncio.ensure_future(stop.wait()), asyncio.ensure_future(played.finished.wait())]
+        over = [asyncio.ensure_future(stop.wait())]
+        if not stay:
+            over.append(asyncio.ensure_future(played.finished.wait()))
         await asyncio.wait(over, timeout=duration_s, return_when=asyncio.FIRST_COMPLETED)
-        if played.finished.is_set():
+        if played.finished.is_set() and not stay:
             await asyncio.sleep(LATE_S)
         for task in over:
             task.cancel()
