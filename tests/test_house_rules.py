@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -109,3 +110,26 @@ def test_every_table_is_documented_as_its_contract_says():
     from mmlab.flows.tables import markdown
 
     assert (ROOT / "docs" / "tables.md").read_text() == markdown(), "run `make docs`"
+
+
+def test_every_fault_of_the_recorder_has_its_test_and_every_numbered_test_its_line():
+    """docs/recorder.md numbers 38 faults and names their tests; the tests are there, and none is left out."""
+    page = (ROOT / "docs" / "recorder.md").read_text()
+    lines = [line for line in page.splitlines() if re.match(r"\| \d+ \|", line)]
+    assert [int(line.split("|")[1]) for line in lines] == list(range(1, 39))
+    tests = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    for line in lines:
+        named = re.findall(r"`(test_\w+)`", line)
+        assert named, line
+        for test in named:
+            assert f"def {test}(" in tests, test
+    for test in re.findall(r"def (test_\d\d_\w+)\(", tests):
+        assert f"`{test}`" in page, f"{test} is not in docs/recorder.md"
+
+
+def test_the_fault_scripts_page_names_every_fault():
+    """docs/serve.md is what the script can do."""
+    from mmlab.serve.faults import DOES
+
+    page = (ROOT / "docs" / "serve.md").read_text()
+    assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == set(DOES)

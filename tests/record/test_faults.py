@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from mmlab.core.spans import NS_PER_S
 from mmlab.record.commands import Settings
 from mmlab.serve.faults import Fault
 from mmlab.serve.market import SynthSpec
-from reference.loopback import QUICK, SYMBOL, Played, check, declared, market, play, record
+from reference.loopback import SYMBOL, Played, check, declared, market, play, record
 
 
 def run(faults: list[Fault], root: Path, events: int = 400, **changes: Any) -> Played:
@@ -55,6 +54,19 @@ def test_06_a_stale_snapshot_is_asked_for_again_and_no_update_is_dropped(tmp_pat
     assert [d["action"] for d in details(played, "snapshot_loaded")][:3] == ["refuse", "refuse", "refuse"]
     assert played.kinds().count("sync") == 1
     assert played.table("diffs")["epoch_id"].to_list()[0] == 0
+
+
+@pytest.mark.parametrize("before", [0, 1])
+def test_07_a_snapshot_joins_at_both_edges(tmp_path, before):
+    """L is the last update's u, so the next one has U == L + 1; or L + 1 is the u of one that waits."""
+    venue = market()
+    state = venue.states[SYMBOL]
+    whole = state.snapshot
+    state.snapshot = lambda limit: {**whole(limit), "lastUpdateId": state.last_id - before}
+    played = asyncio.run(play(venue, tmp_path))
+    check(played)
+    assert played.kinds().count("snapshot_request") == 1
+    assert played.kinds().count("sync") == 1
 
 
 def test_08_a_planned_renewal_hands_over_without_resync_and_without_loss(tmp_path):
@@ -359,7 +371,3 @@ def test_usdm_has_a_socket_for_each_route_and_its_own_book_rules(tmp_path):
     assert len(played.truth.of("connect")) == 2
     assert played.kinds().count("sync") == 2
     assert played.table("agg_trades", SYMBOL).height == len(played.truth.of("aggTrade"))
-
-
-assert QUICK
-assert time

@@ -64,8 +64,7 @@ class Market:
         self._recent: dict[int, None] = {}  # last ids of recent updates, oldest first
         self._stale = 0
         self._ticker_id, self._ticker_ns = -1, 0
-        self._tickers_lost = False
-        self._lost: dict[str, int] = {}  # stream -> since when no connection brings it
+        self._lost: dict[str, int] = {}  # stream -> since when; until a message shows what was missed
 
     # -- ledger --------------------------------------------------------------------------------------
 
@@ -85,7 +84,14 @@ class Market:
         """The run is over: declare what is open."""
         for stream, since_ns in sorted(self._lost.items()):
             if stream != "depth" or self._hole is None:
-                self.out.gap(stream, since_ns, self.now_ns, None, "connection lost until the end", f"gaps in {stream}")
+                self.out.gap(
+                    stream,
+                    since_ns,
+                    self.now_ns,
+                    None,
+                    "connection lost, and nothing came after it",
+                    f"gaps in {stream}",
+                )
         self._lost.clear()
         if self._hole is not None:
             self._close_hole(self._hole, None)
@@ -107,6 +113,7 @@ class Market:
     def on_depth(self, update: DepthUpdate) -> None:
         """One update of the book."""
         exch_ns = to_ns(update.event_time)
+        self._lost.pop("depth", None)
         step = self.sync.on_update(update)
         if step.action in (Action.APPLY, Action.SYNC):
             self._apply(step, update.event_time)
@@ -158,8 +165,8 @@ class Market:
         """Nothing more comes by these streams for now.
 
         A book in sync stays: the next update shows by its ids whether any was missed, as prints do by
-        theirs. Buffered updates have no such proof and go. Tickers have no ids that run on: theirs is a
-        hole in any case.
+        theirs; if none comes until the end, the time is a hole. Buffered updates have no such proof and go.
+        Tickers have no ids that run on: theirs is a hole in any case.
         """
         for stream in streams:
             since_ns = self.good_ns if stream == "depth" else self._ticker_ns if stream == "bookTicker" else None
@@ -170,13 +177,6 @@ class Market:
             if stream == "depth" and not self.synced:
                 self.generation += 1
                 self.sync.reset()
-            if stream == "bookTicker" and self._ticker_ns:
-                self._tickers_lost = True
-
-    def gain_connection(self, streams: Iterable[str]) -> None:
-        """These streams come again."""
-        for stream in streams:
-            self._lost.pop(stream, None)
 
     def _apply(self, step: Step[DepthUpdate], event_time: int) -> None:
         """Bring the book forward by the step's updates, and write its frame if it is fit for one."""
@@ -229,6 +229,7 @@ class Market:
         to_ns(trade.event_time), to_ns(trade.trade_time)
         reason = self.feed.not_a_print(trade)
         missing = prints.take(self.now_ns, self.seq, trade, reason)
+        self._lost.pop(prints.stream, None)
         if missing:
             self.event("gap", stream=prints.stream, reason="trade ids jump", missing=missing)
         return reason
@@ -252,6 +253,7 @@ class Market:
         prints = self.prints(stream)
         if prints.last is None:
             return False
+        self._lost.pop(stream, None)
         later = [p for p in printed if p.trade_id > prints.last[0]]
         if not later:
             return False
@@ -271,8 +273,7 @@ class Market:
         if self.recording and ticker.update_id <= self._ticker_id and self._ticker_id - ticker.update_id < 10**6:
             self.findings.repeats["bookTicker"] += 1
             return
-        if self._tickers_lost:
-            self._tickers_lost = False
+        if self._lost.pop("bookTicker", None) is not None and self._ticker_ns:
             self.out.gap("bookTicker", self._ticker_ns, self.now_ns, None, "connection lost", "gaps in tickers")
         self._ticker_id, self._ticker_ns = ticker.update_id, self.now_ns
         exch_ns = None if ticker.event_time is None else to_ns(ticker.event_time)
@@ -288,7 +289,7 @@ class Market:
             "generation": self.generation, "good_ns": self.good_ns, "depth_id": self.depth_id,
             "one_sided": self._one_sided, "hole": None if self._hole is None else asdict(self._hole),
             "recent": list(self._recent), "stale": self._stale, "ticker_id": self._ticker_id,
-            "ticker_ns": self._ticker_ns, "tickers_lost": self._tickers_lost, "lost": self._lost,
+            "ticker_ns": self._ticker_ns, "lost": self._lost,
             "event_id": self.out.event_id, "trades": self.trades.state(), "agg_trades": self.agg_trades.state(),
             "sync": {
                 "state": self.sync.state.name, "book_id": self.sync.book_id,
@@ -302,7 +303,7 @@ class Market:
         self.seq, self.epoch_id, self.findings.epochs = state["seq"], state["epoch_id"], state["epochs"]
         self.generation, self.good_ns, self.depth_id = state["generation"], state["good_ns"], state["depth_id"]
         self._one_sided, self._stale, self._ticker_id = state["one_sided"], state["stale"], state["ticker_id"]
-        self._ticker_ns, self._tickers_lost = state["ticker_ns"], state["tickers_lost"]
+        self._ticker_ns = state["ticker_ns"]
         self._lost = dict(state["lost"])
         hole = state["hole"]
         self._hole = hole and Hole(

@@ -218,9 +218,7 @@ class Replay:
         market.event("window_open", hole_from_ns=details["from_ns"], reason=details["reason"])
 
     def _on_connect(self, details: dict[str, Any]) -> None:
-        conn = self.conns[details["conn"]] = Conn(details["line"], details["standby"], self.now_ns)
-        for market in self.markets.values():
-            market.gain_connection(conn.streams)
+        self.conns[details["conn"]] = Conn(details["line"], details["standby"], self.now_ns)
         self._event_all("connect", **details)
 
     def _on_disconnect(self, details: dict[str, Any]) -> None:
