@@ -12,10 +12,10 @@ $(INSTALLED): pyproject.toml
 	touch $@
 
 demo: $(INSTALLED)  ## a recording over loopback, then a seeded two-hour market, walked forward, with a report to open
-	$(BIN)/mmlab serve --symbol LOOPUSDT --seed 7 --speed 30 --port 9417 --duration-s 45 & \
+	$(BIN)/mmlab serve --symbol LOOPUSDT --seed 7 --speed 30 --port 9417 & server=$$!; \
 	$(BIN)/mmlab record --symbol LOOPUSDT --window always --duration-s 10 --min-free-mb 100 \
 		--ws-url ws://127.0.0.1:9417 --rest-url http://127.0.0.1:9417; \
-	status=$$?; kill %1 2>/dev/null || kill $$! ; wait; exit $$status
+	status=$$?; kill $$server; wait $$server; exit $$status
 	$(BIN)/mmlab check --symbol LOOPUSDT
 	$(BIN)/mmlab synth $(DEMO) --hours 2 --seed 7 --replace
 	$(BIN)/mmlab walkforward $(DEMO) --train-window-min 30 --step-min 5 --fit-method nested_mle --maker-fee 0 --qty 0.01 --report

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 
 import pytest
 
@@ -45,3 +46,23 @@ def test_the_two_commands_come_first_and_every_link_leads_somewhere():
     assert text.index("make demo") < text.index("make test") < text.index("$ mmlab")
     for link in re.findall(r"\]\(([^)]+)\)", text):
         assert (README.parent / link).exists(), link
+
+
+def test_every_other_line_that_calls_mmlab_has_flags_that_exist():
+    """In the README and the docs: what cannot be run here (the real venue) can be parsed."""
+    import typer
+
+    from mmlab.cli.app import app
+
+    root = typer.main.get_command(app)
+    pages = [README, *(README.parent / "docs").glob("*.md")]
+    blocks = [block for page in pages for block in re.findall(r"```bash\n(.*?)```", page.read_text(), re.DOTALL)]
+    lines = {line.partition("  #")[0] for block in blocks for line in re.findall(r"^mmlab .*$", block, re.MULTILINE)}
+    assert len(lines) > 8
+    for line in lines:
+        words = shlex.split(line)[1:]
+        command = root
+        while hasattr(command, "commands"):
+            command = command.commands[words.pop(0)]
+        known = {name for parameter in command.params for name in parameter.opts}
+        assert {word for word in words if word.startswith("--")} <= known, line

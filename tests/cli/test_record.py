@@ -42,7 +42,8 @@ def running(*words: str, cwd: Path) -> Any:
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=30)
+        if process.stdout is not None:
+            process.communicate(timeout=30)
 
 
 def free_port() -> int:
@@ -123,6 +124,23 @@ def test_a_recorder_shows_its_health_to_prometheus_and_ends_well(tmp_path):
     (log,) = (tmp_path / "out/logs/record/LOOPUSDT").glob("*/*/run.log")
     assert "receipt to journal" in log.read_text()
     assert "sync" in log.read_text()
+    assert "latency {'stream': 'depth'" in log.read_text()
+
+
+def test_a_recorder_waits_for_its_window_and_can_be_stopped_meanwhile(tmp_path):
+    """It says until when; nothing is connected to, and nothing written but the lock."""
+    hour = (datetime.now(UTC).hour + 3) % 24
+    window = f"{hour:02d}:00-{(hour + 1) % 24:02d}:00"
+    with running("record", "--symbol", "LOOPUSDT", "--window", window, "--tz", "UTC", cwd=tmp_path) as recorder:
+        line = recorder.stderr.readline()
+        recorder.send_signal(signal.SIGTERM)
+        out, err = recorder.communicate(timeout=20)
+        recorder.stdout = recorder.stderr = None
+    assert line.startswith("waiting for "), line
+    assert f"{hour:02d}:00:00 UTC" in line
+    assert recorder.returncode == 0, err
+    assert "0 messages" in out
+    assert not list((tmp_path / "data").glob("venue=*/symbol=*/day=*"))
 
 
 def test_a_disk_that_is_nearly_full_stops_the_recorder_sealed(tmp_path):

@@ -221,7 +221,7 @@ LATENCY = Table(
             values=LATENCY_KINDS,
         ),
         Column("n", pl.Int64, "messages", low=1),
-        *(Column(q, pl.Int64, f"{q} of the latency, within 2%", "ns") for q in ("p50", "p90", "p99", "p999")),
+        *(Column(q, pl.Int64, f"{q} of the latency", "ns") for q in ("p50", "p90", "p99", "p999")),
         Column("max", pl.Int64, "the largest", "ns"),
     ),
     key=("recv_ns", "recv_seq", "stream", "kind"),

@@ -127,13 +127,14 @@ def recover(data_root: Path, venue: str, keep_raw: bool) -> Iterator[Compacted]:
             lock = Lock(folder / "lock", str(folder))
         except UsageError:
             continue
+        keep = keep_raw or keep_marker(folder).exists()
         with lock:
             for path in sorted(folder.glob("*.open")):
                 journal_file.seal_open(path)
             for path in sorted(folder.glob("*.mmj")):
                 if not _is_in_lake(path, data_root):
-                    yield compact(path, data_root, keep_raw)
-                elif not keep_raw and not _was_kept(folder):
+                    yield compact(path, data_root, keep)
+                elif not keep:
                     path.unlink()
             if not any(p for p in folder.iterdir() if p.name not in ("lock", "keep")):
                 for left in list(folder.iterdir()):
@@ -144,10 +145,6 @@ def recover(data_root: Path, venue: str, keep_raw: bool) -> Iterator[Compacted]:
 def keep_marker(folder: Path) -> Path:
     """The file that says that a run's journal is to be kept."""
     return folder / "keep"
-
-
-def _was_kept(folder: Path) -> bool:
-    return keep_marker(folder).exists()
 
 
 def _is_in_lake(path: Path, data_root: Path) -> bool:

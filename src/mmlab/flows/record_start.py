@@ -96,7 +96,7 @@ def wire(spec: RecordSpec) -> Wire:
 
 def ask_listings(spec: RecordSpec) -> tuple[dict[str, Listing], int, dict[str, str], str]:
     """Filters from REST: (by symbol, HTTP status, headers, fault); raises UsageError for an unknown symbol."""
-    client = Client(wire(spec), _never, _never, _never, _never)
+    client = Client(wire(spec), *[_never] * 5)
     status, headers, body = client.get(spec.at.info(spec.symbols).path)
     if status == 400:
         raise UsageError(

@@ -12,19 +12,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
-import signal
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 from mmlab.core.record import Kind, Record, answer, mark
 from mmlab.core.spans import NS_PER_DAY, NS_PER_MS, NS_PER_S, day_of_ns
 from mmlab.flows import record_start as start
-from mmlab.flows.compact import Compacted, compact, journal_root, keep_marker, recover
+from mmlab.flows.compact import journal_root, keep_marker, recover
+from mmlab.flows.compactor import Compactor
 from mmlab.record.client import Client
 from mmlab.record.clock import SteadyClock
 from mmlab.record.commands import Close, Command, Fetch, Note, Open
@@ -34,7 +32,7 @@ from mmlab.record.spec import RecordSpec
 from mmlab.store.journal import Journal, Promise, Roll
 from mmlab.store.journal_file import Segment
 from mmlab.store.locks import Lock
-from mmlab.tape.latency import quantiles
+from mmlab.tape.latency import NAMES, quantiles
 from mmlab.tape.replay import Replay
 from mmlab.venues.endpoints import Listing
 
@@ -73,7 +71,9 @@ class Recorder:
         self._session = Session(spec.at, spec.symbols, spec.streams, spec.settings, seed=self._clocks.wall_ns())
         self._session.blocked_wall_ns = start.read_ban(spec)
         self._fold = Replay(spec.at, spec.levels, keep=False, heard=self._heard)
-        self._client = Client(start.wire(spec), self._on_frame, self._on_open, self._on_close, self._on_answer)
+        self._client = Client(
+            start.wire(spec), self._on_frame, self._on_open, self._on_close, self._on_answer, self._on_fault
+        )
         self._recv_ns = self._clock.read(self._clocks.wall_ns(), self._clocks.mono_ns())[0]
         self.run_id = self._recv_ns // NS_PER_MS
         self._folder = journal_root(self.root, spec.venue) / str(self.run_id)
@@ -85,10 +85,10 @@ class Recorder:
         self._index = self._segment_bytes = 0
         self._roll_ns = self._day_end_ns = 0
         self._rolls: list[Roll] = []
-        self._compactions: list[Future[Compacted]] = []
-        self._pool: ProcessPoolExecutor | None = None
+        self._compactor = Compactor(self.root, spec.keep_raw, log)
         self._dropped: list[int] = []  # receive times of frames that found the queue full: count, first, last
         self._final: set[str] = set()
+        self._frames_before = 0
 
     # -- records in ----------------------------------------------------------------------------------
 
@@ -156,29 +156,11 @@ class Recorder:
             self._put(Record(Kind.MARK, 0, recv_ns, wall_ns, mono_ns, details))
 
     def _compact_sealed(self) -> None:
-        """Hand sealed segments to the compacting process; report what it did."""
         while self._rolls and self._rolls[0].done.is_set():
             sealed = self._rolls.pop(0).sealed
             if sealed is not None:
-                self._compactions.append(self._workers().submit(compact, sealed, self.root, self.spec.keep_raw))
-        while self._compactions and self._compactions[0].done():
-            self._report(self._compactions.pop(0))
-
-    def _workers(self) -> ProcessPoolExecutor:
-        if self._pool is None:
-            self._pool = ProcessPoolExecutor(1, get_context("spawn"), initializer=_ignore_signals)
-        return self._pool
-
-    def _report(self, work: Future[Compacted]) -> None:
-        error = work.exception()
-        if error is None:
-            done = work.result()
-            days = ", ".join(f"{ref.symbol} {ref.day:%Y%m%d}" for ref in done.refs)
-            self.log.info("segment %s: %d records to %s", done.segment, done.records, days)
-            for fault in done.faults:
-                self.log.error("segment %s: %s", done.segment, fault)
-        else:
-            self.log.error("a segment could not be compacted, its journal is kept: %s", error)
+                self._compactor.submit(sealed)
+        self._compactor.report()
 
     # -- what the client reports ---------------------------------------------------------------------
 
@@ -203,6 +185,11 @@ class Recorder:
             self._note(note)
             if note.name == "rest_wait":
                 start.write_ban(self.spec, self._session.blocked_wall_ns, status)
+
+    def _on_fault(self, error: BaseException) -> None:
+        """Something that must not happen: stop, sealed, and say it, rather than go on without a connection."""
+        self.log.error("internal error", exc_info=error)
+        self.fault = f"internal error: {error!r}"
 
     def _note(self, note: Note) -> None:
         self._mark(note.name, **note.details)
@@ -259,7 +246,7 @@ class Recorder:
     def _look(self, seconds: float) -> None:
         """Once a second: rates, books, the disk."""
         health = self.health
-        health.rate = (self._fold.frames - getattr(self, "_frames_before", 0)) / seconds
+        health.rate = (self._fold.frames - self._frames_before) / seconds
         self._frames_before = self._fold.frames
         health.waiting_bytes = self.journal.waiting_bytes
         health.state = "recording"
@@ -269,6 +256,8 @@ class Recorder:
         fault = self.journal.fault
         if fault is not None:
             self.log.error("the journal cannot be written: %s", fault)
+        if not self.journal.alive:
+            self.fault = "the journal's writer has died"
         if health.free_bytes < self.spec.min_free_mb << 20:
             self.fault = f"only {health.free_bytes >> 20} MiB are free under {self.root}"
             self._mark("disk_low", free_bytes=health.free_bytes)
@@ -276,8 +265,7 @@ class Recorder:
     def _write_lag(self) -> None:
         lags = self.journal.take_lags()
         if lags:
-            names = ("p50", "p90", "p99", "p999", "max")
-            found = dict(zip(names, quantiles(lags), strict=True))
+            found = dict(zip(NAMES, quantiles(lags), strict=True))
             self.health.lag_p99_ms = found["p99"] / NS_PER_MS
             self.log.info("receipt to journal: %s", {k: f"{v / NS_PER_MS:.1f} ms" for k, v in found.items()})
             self._mark("lag", n=len(lags), **found)
@@ -297,8 +285,7 @@ class Recorder:
         await asyncio.to_thread(self.journal.close, 30)
         if self.stop_asked < 2:
             await asyncio.to_thread(self._compact_all)
-        if self._pool is not None:
-            self._pool.shutdown(wait=self.stop_asked < 2, cancel_futures=True)
+        self._compactor.close(wait=self.stop_asked < 2)
         self._lock.release()
 
     async def _last_snapshots(self) -> None:
@@ -315,16 +302,9 @@ class Recorder:
 
     def _compact_all(self) -> None:
         self._compact_sealed()
-        for work in self._compactions:
-            self._report(work)
+        self._compactor.report(wait=True)
 
     def tidy(self) -> None:
         """Remove the run's folder if nothing is left in it."""
         for _ in recover(self.root, self.spec.venue, self.spec.keep_raw) if self.stop_asked < 2 else ():
             pass
-
-
-def _ignore_signals() -> None:
-    """Ctrl-C reaches the whole group: the compacting process goes on until it is done."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)

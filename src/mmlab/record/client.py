@@ -44,8 +44,10 @@ class Client:
         on_open: Callable[[int], None],
         on_close: Callable[[int, int, str], None],
         on_answer: Callable[[dict[str, Any], int, Mapping[str, str], bytes], None],
+        on_fault: Callable[[BaseException], None],
     ) -> None:
         self.wire = wire
+        self._on_fault = on_fault
         self._on_frame, self._on_open, self._on_close, self._on_answer = on_frame, on_open, on_close, on_answer
         self._sockets: dict[int, ClientConnection] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -79,7 +81,14 @@ class Client:
     def _spawn(self, work: Any) -> None:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        """A task is over; one that failed is nobody's secret."""
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._on_fault(error)
 
     async def _run(self, conn: int, url: str) -> None:
         wire = self.wire

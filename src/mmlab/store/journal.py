@@ -79,6 +79,11 @@ class Journal:
         return self._put_bytes - self._done_bytes
 
     @property
+    def alive(self) -> bool:
+        """True while the writer runs."""
+        return self._thread.is_alive()
+
+    @property
     def durable(self) -> tuple[Path, int]:
         """The open segment, and how many of its bytes a power cut would leave."""
         return self._path, self._synced

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from mmlab.core.spans import NS_PER_MIN
+from mmlab.core.spans import NS_PER_MIN, NS_PER_MS
 from mmlab.tape.market import Market
 
+NAMES = ("p50", "p90", "p99", "p999", "max")
 US_DIGITS = 10**15  # a time of the venue above this is in us, below it in ms
 
 
@@ -38,16 +39,18 @@ class Latency:
     def flush(self, markets: Mapping[str, Market]) -> None:
         """The minute is over: one row for each stream, at the time of its market's newest message."""
         for (symbol, stream), delays in self._delays.items():
-            if delays:
-                market = markets[symbol]
-                row = (market.now_ns, market.seq, stream, "venue", len(delays), *quantiles(delays))
-                market.out.latency.append(row)
+            market = markets[symbol]
+            found = quantiles(delays)
+            market.out.latency.append((market.now_ns, market.seq, stream, "venue", len(delays), *found))
+            if market.out.heard is not None:
+                shown = {name: f"{ns / NS_PER_MS:.1f} ms" for name, ns in zip(NAMES, found, strict=True)}
+                market.out.heard("latency", {"stream": stream, "n": len(delays), **shown})
         self._delays.clear()
 
 
 def journal_row(market: Market, lag: Mapping[str, Any]) -> None:
     """The journal's own delay, measured by the recorder over one minute."""
-    found = (lag["n"], lag["p50"], lag["p90"], lag["p99"], lag["p999"], lag["max"])
+    found = (lag[name] for name in ("n", *NAMES))
     market.out.latency.append((market.now_ns, market.seq, "all", "journal", *found))
 
 

@@ -231,7 +231,6 @@ class Replay:
             return
         for conn_id, other in others:
             self._promote(conn_id, other)
-            self.retired.clear()
             return
         for market in self.markets.values():
             market.now_ns = self.now_ns
