@@ -35,12 +35,9 @@ def day(messages: list[dict]) -> Day:
 
 def good(*more: dict) -> Day:
     """Snapshot, three updates, four trades, and a snapshot that the book must equal."""
-    return day(
-        [
-            snapshot(10, *BOOK), depth(11, 12, [("99.00", "3.0")]), trade(1), trade(2),
-            depth(13, 14, [], [("101.00", "9.0")]), trade(3), snapshot(14, *LATER), trade(4), depth(15, 16, [("98.00", "0.0")]), *more,
-        ]
-    )  # fmt: skip
+    before = [snapshot(10, *BOOK), depth(11, 12, [("99.00", "3.0")]), trade(1), trade(2)]
+    after = [depth(13, 14, [], [("101.00", "9.0")]), trade(3), snapshot(14, *LATER), trade(4)]
+    return day([*before, *after, depth(15, 16, [("98.00", "0.0")]), *more])
 
 
 def test_a_day_that_is_right_has_no_faults():
