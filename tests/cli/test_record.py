@@ -71,6 +71,7 @@ def test_the_readmes_two_terminals_work_as_they_are_printed(tmp_path):
     """Every line of its bash blocks that begins with mmlab, against the venue of the first one."""
     text = README.read_text()
     block = text[text.index("In one terminal:") : text.index("where TODAY is the UTC date")]
+    block = block.replace("9417", str(free_port()))
     commands = [line.split() for line in re.findall(r"^mmlab .*$", block, re.MULTILINE)]
     assert [words[1] for words in commands] == ["serve", "record", "check", "walkforward", "rebuild"]
     today = f"{datetime.now(UTC):%Y%m%d}"
@@ -84,6 +85,8 @@ def test_the_readmes_two_terminals_work_as_they_are_printed(tmp_path):
             if words[1] == "check":
                 assert "LOOPUSDT" in ran.stdout
                 assert "before its window did" in ran.stderr
+            if words[1] == "walkforward":
+                assert int(re.search(r"orders_placed +│ (\d+)", ran.stdout)[1]) > 0
             if words[1] == "rebuild":
                 assert "identical" in ran.stdout
     assert (tmp_path / f"out/walkforward/symbol=LOOPUSDT/day={today}/run=loopback/manifest.json").exists()
