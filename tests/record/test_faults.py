@@ -47,6 +47,18 @@ def test_05_missed_updates_end_the_epoch_at_once_and_a_snapshot_begins_the_next(
     assert "book lost" in reasons(played)
 
 
+def test_05_each_hole_before_the_book_is_back_is_declared_by_its_ids(tmp_path):
+    """The snapshot takes its time, and meanwhile more updates are missed, which it has no need of."""
+    faults = [
+        Fault("drop", event=150, stream="depth", count=2), Fault("rest", event=150, path="depth", wait_s=0.6),
+        Fault("drop", event=210, stream="depth", count=2),
+    ]  # fmt: skip
+    played = run(faults, tmp_path)
+    holes = declared(played.table("gaps"), "depth")
+    withheld = [(x["first"], x["last"]) for x in played.truth.of("depth") if not x["sent"]]
+    assert [(withheld[0][0], withheld[1][1]), (withheld[2][0], withheld[3][1])] == holes
+
+
 def test_06_a_stale_snapshot_is_asked_for_again_and_no_update_is_dropped(tmp_path):
     """The buffer stays while it is retried."""
     faults = [Fault("rest", event=1, path="depth", count=1, wait_s=0.3), Fault("stale", event=2, count=3)]
@@ -337,7 +349,7 @@ def test_29_a_venue_that_comes_late_is_waited_for_and_the_start_is_a_hole(tmp_pa
     """Capped backoff; what happened before the first connection is in the hole from the window's opening."""
 
     async def late() -> Played:
-        venue = market(events=400, faults=[Fault("refuse", after_s=0, for_s=1.5), Fault("close", after_s=0.01)])
+        venue = market(events=800, faults=[Fault("refuse", after_s=0, for_s=1.5), Fault("close", after_s=0.01)])
         return await play(venue, tmp_path)
 
     played = asyncio.run(late())

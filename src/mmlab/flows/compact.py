@@ -102,7 +102,7 @@ def _entries(market: Market, reader: SegmentReader, segment: Segment) -> dict[da
         reasons.setdefault(day, Counter()).update(counts)
     for day in market.findings.rows:
         reasons.setdefault(day, Counter())
-    last = {"depth": market.depth_id, "trade": _last(market, "trade"), "aggTrade": _last(market, "aggTrade")}
+    last = {"depth": market.raw_id, "trade": _last(market, "trade"), "aggTrade": _last(market, "aggTrade")}
     ids = {stream: value for stream, value in last.items() if value is not None}
     found = reader.found(reader.seal.why if reader.seal else "crash")
     whole = (found.records, found.frames, found.first_ns, found.last_ns, segment.until_ns, found.why)

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from mmlab.core.errors import FeedError, UsageError
+from mmlab.core.errors import FeedError, LakeError, UsageError
 from mmlab.core.spans import NS_PER_S, day_of_ns
 from mmlab.record.client import Client, Wire
 from mmlab.record.spec import RecordSpec
@@ -46,14 +46,14 @@ def lock_symbols(spec: RecordSpec) -> list[Lock]:
 
 
 def recorded_before(spec: RecordSpec, symbol: str, now_ns: int) -> Before | None:
-    """The newest entry of today's and yesterday's manifests; raises UsageError if it lies in the future."""
+    """The newest entry of today's and yesterday's manifests; raises LakeError if it lies in the future."""
     found: Before | None = None
     for manifest in _manifests(spec, symbol, now_ns):
         for entry in manifest.segments.values():
             if entry.why != "later" and (found is None or entry.last_ns > found.last_ns):
                 found = Before(entry.last_ns, entry.last_ids)
     if found is not None and found.last_ns - now_ns > FAR_NS:
-        raise UsageError(
+        raise LakeError(
             f"the clock is {(found.last_ns - now_ns) / NS_PER_S:.0f} s behind what {symbol} was recorded at",
             remedy="set the clock, or record into another --data-root",
         )

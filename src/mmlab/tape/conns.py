@@ -16,7 +16,7 @@ from mmlab.tape.market import Market
 from mmlab.venues.binance import AggTrade, DepthUpdate, Message, Trade, stream_of
 
 OVERLAP_NS = NS_PER_S
-PATIENCE_NS = 10 * NS_PER_S
+PATIENCE_NS = 4 * NS_PER_S
 
 
 @dataclass

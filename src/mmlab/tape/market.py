@@ -8,7 +8,7 @@ An import and a recorder differ in what may come twice or late: see `recording`.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import msgspec
@@ -18,6 +18,7 @@ from mmlab.core.instrument import Instrument
 from mmlab.core.spans import NS_PER_S, day_of_ns
 from mmlab.tape.books import Book
 from mmlab.tape.findings import Findings
+from mmlab.tape.holes import Hole, without
 from mmlab.tape.outbox import Outbox
 from mmlab.tape.prints import Prints
 from mmlab.venues.binance import AggTrade, BookTicker, DepthUpdate, Feed, Printed, Snapshot, Trade, to_ns
@@ -26,20 +27,6 @@ from mmlab.venues.book_sync import Action, BookSync, State, Step
 RECENT = 512  # updates remembered to know a repeat by: a minute of the stream, while an overlap takes seconds
 PROMPT_NS = 60 * NS_PER_S  # a recording that begins this soon after its window opened is complete
 BACKWARDS = 20  # updates in a row that are older than the book, before ids are taken to have been set back
-
-
-@dataclass(frozen=True)
-class Hole:
-    """A gap in the frames that is open until the next one: since when, which ids are missing, why.
-
-    `after_id` is the last update known before it, where the ids that are missing are known only at its end.
-    """
-
-    from_ns: int
-    missing: tuple[int, int] | None
-    reason: str
-    after_id: int | None = None
-    start: bool = False  # the run began with it
 
 
 class Market:
@@ -58,7 +45,7 @@ class Market:
         self.sync: BookSync[DepthUpdate] = BookSync(feed.rules)
         self.book = Book(instrument.ticks)
         self.good_ns = 0  # when the book was last known to be right
-        self.depth_id: int | None = None  # last update that was in a right book
+        self.raw_id: int | None = None  # newest update received, in a right book or not
         self._one_sided = False
         self._hole: Hole | None = None
         self._recent: dict[int, None] = {}  # last ids of recent updates, oldest first
@@ -78,7 +65,8 @@ class Market:
 
     def begin(self, from_ns: int, reason: str, after_id: int | None) -> None:
         """Nothing was recorded since `from_ns`: a hole until the first frame."""
-        self._hole = Hole(from_ns, None, reason, after_id, start=True)
+        self._hole = Hole(from_ns, [], reason, start=True)
+        self.raw_id = after_id
 
     def close(self) -> None:
         """The run is over: declare what is open."""
@@ -94,7 +82,7 @@ class Market:
                 )
         self._lost.clear()
         if self._hole is not None:
-            self._close_hole(self._hole, None)
+            self._close_hole(self._hole)
         self.trades.give_up_all()
         self.agg_trades.give_up_all()
 
@@ -114,6 +102,8 @@ class Market:
         """One update of the book."""
         exch_ns = to_ns(update.event_time)
         self._lost.pop("depth", None)
+        if self.recording and self._is_repeat(update):
+            return
         step = self.sync.on_update(update)
         if step.action in (Action.APPLY, Action.SYNC):
             self._apply(step, update.event_time)
@@ -121,25 +111,39 @@ class Market:
             self._lose("updates were missed", step.missing)
         elif step.action is Action.REFUSE:
             self.event("resync", reason="snapshot is older than the updates after it")
-        if self.recording and self._is_repeat(step.action, update):
-            return
+        if self.recording:
+            self._follow(step.action, update)
         head = (self.now_ns, exch_ns, self.seq, self.epoch_id, update.first_id, update.last_id, update.prev_id)
         self.out.diffs.add(head, update.bids, update.asks)
 
-    def _is_repeat(self, action: Action, update: DepthUpdate) -> bool:
-        """True for an update received before; ids that were set back are noticed here."""
+    def _is_repeat(self, update: DepthUpdate) -> bool:
+        """True for an update received before, by this connection or by another."""
         if update.last_id in self._recent:
             self.findings.repeats["depth"] += 1
             return True
         self._recent[update.last_id] = None
         if len(self._recent) > RECENT:
             del self._recent[next(iter(self._recent))]
+        return False
+
+    def _follow(self, action: Action, update: DepthUpdate) -> None:
+        """Follow the ids of all updates received, book or no book: what never came is part of the open hole.
+
+        One that comes late takes its ids out of it. Ids that were set back for good are noticed here.
+        """
+        before = update.first_id - 1 if update.prev_id is None else update.prev_id
+        if self.raw_id is None or update.last_id > self.raw_id:
+            if self.raw_id is not None and before > self.raw_id and self._hole is not None:
+                self._hole.missing.append((self.raw_id + 1, before))
+            self.raw_id, self._stale = update.last_id, 0
+            return
+        if self._hole is not None:
+            self._hole.missing[:] = without(self._hole.missing, (update.first_id, update.last_id))
         self._stale = self._stale + 1 if action is Action.IGNORE and self.synced else 0
         if self._stale >= BACKWARDS:
-            self._stale = 0
             self._lose("update ids were set back", None)
             self.sync.reset(keep=update)
-        return False
+            self.raw_id, self._stale = update.last_id, 0
 
     def on_snapshot(self, snapshot: Snapshot) -> Action:
         """A snapshot of the book; REFUSE and RESYNC ask for another one."""
@@ -192,8 +196,8 @@ class Market:
             self.sync.reset(keep=last)
             return
         if self._hole is not None and not self.book.one_sided:
-            self._close_hole(self._hole, step.updates[0].first_id)
-        self.good_ns, self.depth_id = self.now_ns, last.last_id
+            self._close_hole(self._hole)
+        self.good_ns = self.now_ns
         if not self.book.one_sided:
             exch_ns = to_ns(event_time)
             self.out.depth.add(self.now_ns, exch_ns, self.seq, self.epoch_id, last.last_id, self.book)
@@ -210,16 +214,17 @@ class Market:
         self.event("resync", reason=reason)
         self.degrade("book lost")
         if self._hole is None and self.good_ns:
-            self._hole = Hole(self.good_ns, missing, reason)
+            self._hole = Hole(self.good_ns, [], reason)
+        if self._hole is not None and missing and not self.recording:
+            self._hole.missing[:] = self._hole.missing or [missing]
 
-    def _close_hole(self, hole: Hole, joined_id: int | None) -> None:
+    def _close_hole(self, hole: Hole) -> None:
+        """One row for each stretch of updates that never came, or one of time."""
         self._hole = None
-        missing = hole.missing
-        if hole.after_id is not None and joined_id is not None and joined_id > hole.after_id + 1:
-            missing = (hole.after_id + 1, joined_id - 1)
-        prompt = hole.start and hole.after_id is None and self.now_ns - hole.from_ns <= PROMPT_NS
-        why = "" if prompt else "gaps in depth"
-        self.out.gap("depth", hole.from_ns, self.now_ns, missing, hole.reason, why)
+        prompt = hole.start and not hole.missing and self.now_ns - hole.from_ns <= PROMPT_NS
+        for missing in hole.missing or (None,):
+            why = "" if prompt else "gaps in depth"
+            self.out.gap("depth", hole.from_ns, self.now_ns, missing, hole.reason, why)
 
     # -- prints and tickers --------------------------------------------------------------------------
 
@@ -286,7 +291,7 @@ class Market:
         """All that later rows depend on, as JSON can hold it; `restore` goes on from it."""
         return {
             "seq": self.seq, "epoch_id": self.epoch_id, "epochs": self.findings.epochs,
-            "generation": self.generation, "good_ns": self.good_ns, "depth_id": self.depth_id,
+            "generation": self.generation, "good_ns": self.good_ns, "raw_id": self.raw_id,
             "one_sided": self._one_sided, "hole": None if self._hole is None else asdict(self._hole),
             "recent": list(self._recent), "stale": self._stale, "ticker_id": self._ticker_id,
             "ticker_ns": self._ticker_ns, "lost": self._lost,
@@ -301,14 +306,12 @@ class Market:
     def restore(self, state: dict[str, Any]) -> None:
         """Go on where `state` was taken."""
         self.seq, self.epoch_id, self.findings.epochs = state["seq"], state["epoch_id"], state["epochs"]
-        self.generation, self.good_ns, self.depth_id = state["generation"], state["good_ns"], state["depth_id"]
+        self.generation, self.good_ns, self.raw_id = state["generation"], state["good_ns"], state["raw_id"]
         self._one_sided, self._stale, self._ticker_id = state["one_sided"], state["stale"], state["ticker_id"]
         self._ticker_ns = state["ticker_ns"]
         self._lost = dict(state["lost"])
         hole = state["hole"]
-        self._hole = hole and Hole(
-            hole["from_ns"], _pair(hole["missing"]), hole["reason"], hole["after_id"], hole["start"]
-        )
+        self._hole = hole and Hole.restored(hole)
         self._recent = dict.fromkeys(state["recent"])
         self.out.event_id = state["event_id"]
         self.trades.restore(state["trades"])
@@ -320,7 +323,3 @@ class Market:
         for side, levels in zip((self.book.bids, self.book.asks), state["book"], strict=True):
             side.qty = dict(levels)
             side.keys = sorted(side.qty)
-
-
-def _pair(ids: list[int] | None) -> tuple[int, int] | None:
-    return None if ids is None else (ids[0], ids[1])

@@ -15,6 +15,7 @@ import polars as pl
 from mmlab.core.instrument import Instrument
 from mmlab.core.spans import NS_PER_S
 from mmlab.tape.books import Book
+from mmlab.tape.holes import Ids, without
 
 SHOWN = 5  # faults of one kind that are told in full
 SLOW_NS = 10 * NS_PER_S
@@ -76,27 +77,22 @@ def update_faults(diffs: pl.DataFrame, gaps: pl.DataFrame) -> Iterator[str]:
     spans = [(a, b) for a, b in gaps.filter(pl.col("stream") == "depth").select("from_ns", "to_ns").iter_rows()]
     for row in broken.filter(pl.col("expected") > pl.col("before_id")).iter_rows(named=True):
         inside = any(a <= row["before_ns"] and row["recv_ns"] <= b for a, b in spans)
-        left = list(_uncovered(row["before_id"] + 1, row["expected"], declared))
+        left = _uncovered(row["before_id"] + 1, row["expected"], declared)
         if left and not inside:
             yield f"depth: updates {left[0][0]} to {left[0][1]} are missing, and no hole is declared for them"
 
 
-def _ranges(gaps: pl.DataFrame, stream: str) -> list[tuple[int, int]]:
+def _ranges(gaps: pl.DataFrame, stream: str) -> list[Ids]:
     rows = gaps.filter((pl.col("stream") == stream) & pl.col("first_missing").is_not_null())
     return sorted((a, b) for a, b in rows.select("first_missing", "last_missing").iter_rows())
 
 
-def _uncovered(first: int, last: int, ranges: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """The parts of [first, last] that no range covers; ranges ascend."""
-    at = first
-    for a, b in ranges:
-        if b < at or a > last:
-            continue
-        if a > at:
-            yield at, a - 1
-        at = max(at, b + 1)
-    if at <= last:
-        yield at, last
+def _uncovered(first: int, last: int, ranges: list[Ids]) -> list[Ids]:
+    """The parts of [first, last] that no range covers."""
+    left = [(first, last)]
+    for each in ranges:
+        left = without(left, each)
+    return left
 
 
 def book_faults(day: Day) -> Iterator[str]:
