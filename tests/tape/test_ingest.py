@@ -371,3 +371,10 @@ def test_a_run_without_a_readable_line_is_an_error():
     assert list(ingest.drain()) == []
     with pytest.raises(DataError, match="none of 1 lines"):
         ingest.finish()
+
+
+def test_every_stretch_of_missed_updates_is_declared_also_while_there_is_no_book():
+    """Two holes before the next snapshot, one of which it has no need of: two rows, each with its ids."""
+    messages = [snapshot(10, *BOOK), depth(11, 12), depth(15, 16), depth(20, 21), snapshot(30, *BOOK), depth(31, 32)]
+    _, tables = take(timed(messages))
+    assert tables["gaps"].select("first_missing", "last_missing").rows() == [(13, 14), (17, 19), (22, 30)]

@@ -4,24 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 Ids = tuple[int, int]  # a closed range
 
 
 @dataclass(frozen=True)
 class Hole:
-    """A gap in the book's frames that is open until the next one: since when, which updates are missing, why."""
+    """A gap in the book's frames that is open until the next one: since when, and why."""
 
     from_ns: int
-    missing: list[Ids]
     reason: str
     start: bool = False  # the run began with it
-
-    @classmethod
-    def restored(cls, state: dict[str, Any]) -> Hole:
-        """A hole as it came through JSON."""
-        return cls(state["from_ns"], [(a, b) for a, b in state["missing"]], state["reason"], state["start"])
 
 
 def without(ranges: Sequence[Ids], ids: Ids) -> list[Ids]:

@@ -18,7 +18,7 @@ from mmlab.core.instrument import Instrument
 from mmlab.core.spans import NS_PER_S, day_of_ns
 from mmlab.tape.books import Book
 from mmlab.tape.findings import Findings
-from mmlab.tape.holes import Hole, without
+from mmlab.tape.holes import Hole, Ids, without
 from mmlab.tape.outbox import Outbox
 from mmlab.tape.prints import Prints
 from mmlab.venues.binance import AggTrade, BookTicker, DepthUpdate, Feed, Printed, Snapshot, Trade, to_ns
@@ -48,6 +48,7 @@ class Market:
         self.raw_id: int | None = None  # newest update received, in a right book or not
         self._one_sided = False
         self._hole: Hole | None = None
+        self._missing: list[Ids] = []  # updates that never came, since the hole began
         self._recent: dict[int, None] = {}  # last ids of recent updates, oldest first
         self._stale = 0
         self._ticker_id, self._ticker_ns = -1, 0
@@ -65,21 +66,20 @@ class Market:
 
     def begin(self, from_ns: int, reason: str, after_id: int | None) -> None:
         """Nothing was recorded since `from_ns`: a hole until the first frame."""
-        self._hole = Hole(from_ns, [], reason, start=True)
+        self._hole = Hole(from_ns, reason, start=True)
         self.raw_id = after_id
 
     def close(self) -> None:
         """The run is over: declare what is open."""
         for stream, since_ns in sorted(self._lost.items()):
-            if stream != "depth" or self._hole is None:
-                self.out.gap(
-                    stream,
-                    since_ns,
-                    self.now_ns,
-                    None,
-                    "connection lost, and nothing came after it",
-                    f"gaps in {stream}",
-                )
+            self.out.gap(
+                stream,
+                since_ns,
+                self.now_ns,
+                None,
+                "connection lost, and nothing came after it",
+                f"gaps in {stream}",
+            )
         self._lost.clear()
         if self._hole is not None:
             self._close_hole(self._hole)
@@ -104,6 +104,7 @@ class Market:
         self._lost.pop("depth", None)
         if self.recording and self._is_repeat(update):
             return
+        self._follow(update)
         step = self.sync.on_update(update)
         if step.action in (Action.APPLY, Action.SYNC):
             self._apply(step, update.event_time)
@@ -111,8 +112,7 @@ class Market:
             self._lose("updates were missed", step.missing)
         elif step.action is Action.REFUSE:
             self.event("resync", reason="snapshot is older than the updates after it")
-        if self.recording:
-            self._follow(step.action, update)
+        self._watch_ids(step.action, update)
         head = (self.now_ns, exch_ns, self.seq, self.epoch_id, update.first_id, update.last_id, update.prev_id)
         self.out.diffs.add(head, update.bids, update.asks)
 
@@ -126,24 +126,25 @@ class Market:
             del self._recent[next(iter(self._recent))]
         return False
 
-    def _follow(self, action: Action, update: DepthUpdate) -> None:
-        """Follow the ids of all updates received, book or no book: what never came is part of the open hole.
-
-        One that comes late takes its ids out of it. Ids that were set back for good are noticed here.
-        """
+    def _follow(self, update: DepthUpdate) -> None:
+        """Follow the ids of all updates received, book or no book: what never came; one that comes late did."""
         before = update.first_id - 1 if update.prev_id is None else update.prev_id
         if self.raw_id is None or update.last_id > self.raw_id:
-            if self.raw_id is not None and before > self.raw_id and self._hole is not None:
-                self._hole.missing.append((self.raw_id + 1, before))
-            self.raw_id, self._stale = update.last_id, 0
-            return
-        if self._hole is not None:
-            self._hole.missing[:] = without(self._hole.missing, (update.first_id, update.last_id))
+            if self.raw_id is not None and before > self.raw_id:
+                self._missing.append((self.raw_id + 1, before))
+            self.raw_id = update.last_id
+        else:
+            self._missing = without(self._missing, (update.first_id, update.last_id))
+
+    def _watch_ids(self, action: Action, update: DepthUpdate) -> None:
+        """Ids that were set back for good are no late updates: the book is lost."""
         self._stale = self._stale + 1 if action is Action.IGNORE and self.synced else 0
         if self._stale >= BACKWARDS:
             self._lose("update ids were set back", None)
             self.sync.reset(keep=update)
             self.raw_id, self._stale = update.last_id, 0
+        if self._hole is None:
+            self._missing = []  # before the first book there is nothing to be missing from
 
     def on_snapshot(self, snapshot: Snapshot) -> Action:
         """A snapshot of the book; REFUSE and RESYNC ask for another one."""
@@ -214,17 +215,16 @@ class Market:
         self.event("resync", reason=reason)
         self.degrade("book lost")
         if self._hole is None and self.good_ns:
-            self._hole = Hole(self.good_ns, [], reason)
-        if self._hole is not None and missing and not self.recording:
-            self._hole.missing[:] = self._hole.missing or [missing]
+            self._hole = Hole(self.good_ns, reason)
 
     def _close_hole(self, hole: Hole) -> None:
         """One row for each stretch of updates that never came, or one of time."""
         self._hole = None
-        prompt = hole.start and not hole.missing and self.now_ns - hole.from_ns <= PROMPT_NS
-        for missing in hole.missing or (None,):
+        prompt = hole.start and not self._missing and self.now_ns - hole.from_ns <= PROMPT_NS
+        for missing in self._missing or (None,):
             why = "" if prompt else "gaps in depth"
             self.out.gap("depth", hole.from_ns, self.now_ns, missing, hole.reason, why)
+        self._missing = []
 
     # -- prints and tickers --------------------------------------------------------------------------
 
@@ -293,6 +293,7 @@ class Market:
             "seq": self.seq, "epoch_id": self.epoch_id, "epochs": self.findings.epochs,
             "generation": self.generation, "good_ns": self.good_ns, "raw_id": self.raw_id,
             "one_sided": self._one_sided, "hole": None if self._hole is None else asdict(self._hole),
+            "missing": self._missing,
             "recent": list(self._recent), "stale": self._stale, "ticker_id": self._ticker_id,
             "ticker_ns": self._ticker_ns, "lost": self._lost,
             "event_id": self.out.event_id, "trades": self.trades.state(), "agg_trades": self.agg_trades.state(),
@@ -311,7 +312,8 @@ class Market:
         self._ticker_ns = state["ticker_ns"]
         self._lost = dict(state["lost"])
         hole = state["hole"]
-        self._hole = hole and Hole.restored(hole)
+        self._hole = hole and Hole(**hole)
+        self._missing = [(a, b) for a, b in state["missing"]]
         self._recent = dict.fromkeys(state["recent"])
         self.out.event_id = state["event_id"]
         self.trades.restore(state["trades"])
