@@ -102,7 +102,7 @@ class Venue:
         quiet.propagate = False
         self._server = await serve(
             self._serve_socket, "127.0.0.1", self.spec.port, process_request=self._request, compression=None,
-            ping_interval=None, logger=quiet, max_queue=64, close_timeout=1,
+            ping_interval=20, ping_timeout=60, logger=quiet, max_queue=64, close_timeout=1,
         )  # fmt: skip
         self.port = next(iter(self._server.sockets)).getsockname()[1]
         self._tasks = [asyncio.create_task(self._play()), asyncio.create_task(self._watch_time())]
