@@ -129,11 +129,16 @@ def test_the_writer_keeps_its_promises_and_rolls_in_order(tmp_path):
 
 
 def test_a_full_queue_refuses_frames_and_takes_marks(tmp_path):
-    """So that what is dropped can be said."""
+    """So that what is dropped can be said; what was taken is written when the disk takes it."""
     journal = Journal(tmp_path / "run", Promise(flush_ms=10_000, queue_bytes=500), time.monotonic_ns)
+    opened = journal.roll(SEGMENT, NS, "")
+    assert opened.done.wait(10)
     taken = [journal.append(each) for each in records(20)]
     assert taken.count(True) == 500 // (50 + journal_file.RECORD.size)
     assert journal.append(Record(Kind.MARK, 0, NS, NS, 0, mark("overload", count=1)))
+    last = journal.roll(None, NS, "stop")
+    journal.close()
+    assert len(list(SegmentReader(last.sealed))) == taken.count(True) + 1
 
 
 def test_an_answer_is_what_it_was_about_and_its_bytes():
