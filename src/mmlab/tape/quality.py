@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
+import numpy as np
 import polars as pl
 
 from mmlab.core.instrument import Instrument
@@ -138,16 +139,17 @@ class Update(NamedTuple):
 
 def _updates(diffs: pl.DataFrame) -> Iterator[Update]:
     """Raw updates in the order of their ids."""
-    ordered = diffs.sort("last_id", "recv_ns", "recv_seq", maintain_order=True)
+    ordered = (
+        diffs if diffs["last_id"].is_sorted() else diffs.sort("last_id", "recv_ns", "recv_seq", maintain_order=True)
+    )
     change = (ordered["recv_seq"] != ordered["recv_seq"].shift(1)) | (ordered["last_id"] != ordered["last_id"].shift(1))
     starts = [*change.fill_null(True).arg_true().to_list(), ordered.height]
-    ids = ordered.select("first_id", "last_id", "prev_id")
-    sides, prices, quantities = (ordered[name].to_list() for name in ("side", "price", "qty"))
-    for first, end in pairwise(starts):
-        rows = range(first, end)
-        bids, asks = ([(prices[i], quantities[i]) for i in rows if sides[i] == side] for side in (1, -1))
-        first_id, last_id, prev_id = ids.row(first)
-        yield Update(first_id, last_id, prev_id, bids, asks)
+    ids = ordered.select("first_id", "last_id", "prev_id").gather(starts[:-1])
+    side, price, qty = (ordered[name].to_numpy() for name in ("side", "price", "qty"))
+    for (first, end), (first_id, last_id, prev_id) in zip(pairwise(starts), ids.iter_rows(), strict=True):
+        bids, asks = (np.flatnonzero(side[first:end] == s) + first for s in (1, -1))
+        levels = [list(zip(price[rows].tolist(), qty[rows].tolist(), strict=True)) for rows in (bids, asks)]
+        yield Update(first_id, last_id, prev_id, levels[0], levels[1])
 
 
 class Load(NamedTuple):
