@@ -51,6 +51,11 @@ class RecordSpec:
         for name in ("flush_ms", "fsync_ms", "queue_mb", "segment_min", "segment_mb", "ping_s"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"{name} is {getattr(self, name)}", remedy=f"give --{name.replace('_', '-')} above 0")
+        if not self.settings.life_s > 0 or not self.settings.snapshot_s >= 0:
+            raise UsageError(
+                f"renew_h is {self.settings.life_s / 3600}, snapshot_min {self.settings.snapshot_s / 60}",
+                remedy="give --renew-h above 0, --snapshot-min above 0 or 0 for never",
+            )
         for flag, url, schemes in (
             ("--ws-url", self.ws_url, ("ws://", "wss://")),
             ("--rest-url", self.rest_url, ("http://", "https://")),

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from mmlab.core.errors import UsageError
 from mmlab.core.spans import NS_PER_S
 
 Level = tuple[str, str]
@@ -143,6 +144,13 @@ class SynthSpec:
     mid: float = 1000.0
     usdm: bool = False
     first_id: int = 1_000_000
+
+    def __post_init__(self) -> None:
+        if not self.symbols or len(set(self.symbols)) < len(self.symbols):
+            raise UsageError("--symbol names no symbol, or one twice", remedy="give each once, like --symbol TESTUSDT")
+        for flag, rate in (("--updates-per-s", self.updates_per_s), ("--prints-per-s", self.prints_per_s)):
+            if not 0 < rate <= 1e6:
+                raise UsageError(f"{flag} is {rate}", remedy="give a rate above 0, at most a million")
 
 
 class Synthetic:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import http
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from http.client import responses
 from types import TracebackType
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -23,6 +23,7 @@ from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
+from mmlab.core.errors import UsageError
 from mmlab.core.spans import NS_PER_MIN, NS_PER_S
 from mmlab.serve import rest
 from mmlab.serve.faults import Fault
@@ -43,6 +44,12 @@ class ServeSpec:
     rebase: bool = True  # times are those at which events are sent, not those that they came with
     settle_s: float = 0.3  # at full speed: after an awaited snapshot was given, until events go on
     send_s: float = 10.0  # a client that takes longer to take a message is cut off
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port <= 65535:
+            raise UsageError(f"--port is {self.port}", remedy="give a port from 1 to 65535, or 0 for a free one")
+        if not self.speed >= 0:
+            raise UsageError(f"--speed is {self.speed}", remedy="give 1, more, less, or 0 for as fast as is read")
 
 
 @dataclass
@@ -319,9 +326,4 @@ class Venue:
 
 def _http(answer: rest.Answer) -> Response:
     headers = Headers({**answer.headers, "Content-Length": str(len(answer.body)), "Connection": "close"})
-    return Response(
-        answer.status, http.HTTPStatus(answer.status).phrase if answer.status in _KNOWN else "", headers, answer.body
-    )
-
-
-_KNOWN: Mapping[int, Any] = {status.value: status for status in http.HTTPStatus}
+    return Response(answer.status, responses.get(answer.status, ""), headers, answer.body)
