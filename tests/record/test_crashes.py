@@ -132,6 +132,24 @@ def test_02_a_kill_at_any_step_of_compaction_is_mended_by_doing_it_again(kept, t
     assert not list((tmp_path / "a").glob("venue=*/symbol=*/.staging*"))
 
 
+def test_02_a_compacting_process_that_is_killed_is_made_anew(tmp_path):
+    """The recorder goes on; what was left half done is done again at its end."""
+
+    async def kill(_venue, recorder):
+        for _ in range(2):
+            while recorder._compactor._pool is None or not recorder._compactor._pool._processes:
+                await asyncio.sleep(0.02)
+            for process in list(recorder._compactor._pool._processes.values()):
+                process.kill()
+            await asyncio.sleep(1)
+
+    played = asyncio.run(play(market(events=900), tmp_path, kill, segment_min=0.01))
+    check(played)
+    assert len(played.lake.manifest(played.lake.days()[0]).segments) >= 4
+    assert played.table("trades").height == len(played.truth.of("trade"))
+    assert not list(journal_root(tmp_path, "binance-spot").glob("*/*"))
+
+
 @pytest.mark.parametrize("step", ["seal-before", "seal-synced", "seal-named"])
 def test_02_a_kill_while_a_segment_is_sealed_loses_nothing(tmp_path, step):
     """The segment is sealed by the next start, or was already."""

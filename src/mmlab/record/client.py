@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
+from websockets.exceptions import ConnectionClosed, WebSocketException
 
 from mmlab.record.commands import Fetch, Open
 
@@ -98,7 +98,7 @@ class Client:
                 ping_interval=wire.ping_s, ping_timeout=wire.ping_s, close_timeout=1, logger=self._log,
                 user_agent_header=USER_AGENT,
             )  # fmt: skip
-        except (OSError, TimeoutError, InvalidHandshake, InvalidURI) as error:
+        except (OSError, TimeoutError, WebSocketException) as error:
             self._on_close(conn, 0, f"cannot connect: {error}")
             return
         self._sockets[conn] = socket
