@@ -45,4 +45,4 @@ def test_real_files_served_and_recorded_give_the_tables_of_import_raw(tmp_path, 
             got = got.filter(pl.col("last_update_id") == want["last_update_id"][0])
         assert got.equals(want), name
     (found,) = check_days(played.lake, played.lake.days(symbol=symbol), lambda *_: None)
-    assert found.faults == [] or all("clock" in fault for fault in found.faults)
+    assert found.faults == []

@@ -11,7 +11,7 @@ from mmlab.core import schemas
 from mmlab.core.instrument import Instrument
 from mmlab.core.spans import NS_PER_S
 from mmlab.tape.ingest import Ingest
-from mmlab.tape.quality import Day, check_day
+from mmlab.tape.quality import Day, check_day, remarks
 from mmlab.venues import binance_spot
 from reference.raw_feed import depth, line, snapshot, trade
 
@@ -89,4 +89,6 @@ def test_clocks_that_run_backwards_or_wait_are_told():
     late = found.trades.with_columns(
         exch_ns=pl.when(pl.col("trade_id") == 3).then(pl.col("recv_ns") - 60 * NS_PER_S).otherwise(pl.col("recv_ns"))
     )
-    assert any("1 trades came more than 10 s" in f for f in check_day(replace(found, trades=late)))
+    assert check_day(replace(found, trades=late)) == []
+    assert any("1 trades came more than 10 s" in remark for remark in remarks(replace(found, trades=late)))
+    assert remarks(found) == []

@@ -199,7 +199,7 @@ def check(
     if holes:
         table("declared holes", ("day", "stream", "seconds", "first id", "last id", "reason"), holes)
     for checked in found:
-        warn([f"{checked.ref.day:%Y%m%d}: {reason}" for reason in checked.manifest.reasons])
+        warn([f"{checked.ref.day:%Y%m%d}: {reason}" for reason in checked.manifest.reasons + checked.remarks])
         for text in checked.faults:
             fault(f"{checked.ref.day:%Y%m%d}: {text}", "")
     done({"days": {f"{c.ref.day:%Y%m%d}": [c.condition, *c.faults] for c in found}}, as_json)

@@ -20,19 +20,20 @@ from mmlab.store.lake import DayRef, Lake
 from mmlab.store.locks import Lock
 from mmlab.store.manifest import MANIFEST, DayManifest, day_folder, read_manifest
 from mmlab.store.parts import sha256, sync
-from mmlab.tape.quality import Day, check_day
+from mmlab.tape.quality import Day, check_day, remarks
 
 Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
 class Checked:
-    """One day's bill: its condition and reasons as recorded, its holes, and the faults found now."""
+    """One day's bill: its condition and reasons as recorded, its holes, the faults and remarks found now."""
 
     ref: DayRef
     manifest: DayManifest
     gaps: pl.DataFrame
     faults: list[str]
+    remarks: list[str]
 
     @property
     def condition(self) -> str:
@@ -45,7 +46,7 @@ def check(lake: Lake, refs: Sequence[DayRef], progress: Progress) -> list[Checke
     found = []
     for n, ref in enumerate(refs, 1):
         manifest = lake.manifest(ref)
-        faults = lake.verify(ref)
+        faults, strange = lake.verify(ref), []
         gaps = schemas.GAPS.empty()
         if not faults:
             names = ("diffs", "snapshots", "trades", "agg_trades", "events", "gaps")
@@ -53,9 +54,10 @@ def check(lake: Lake, refs: Sequence[DayRef], progress: Progress) -> list[Checke
                 name: lake.read([ref], schemas.TABLES[name], schemas.TABLES[name].schema.names()) for name in names
             }
             depth = lake.read([ref], schemas.depth(manifest.levels), ("recv_ns", "recv_seq"))
-            faults = check_day(Day(manifest.instrument, depth, **frames))
+            day = Day(manifest.instrument, depth, **frames)
+            faults, strange = check_day(day), remarks(day)
             gaps = frames["gaps"]
-        found.append(Checked(ref, manifest, gaps, faults))
+        found.append(Checked(ref, manifest, gaps, faults, strange))
         progress("check", n, len(refs))
     return found
 

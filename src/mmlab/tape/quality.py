@@ -184,14 +184,16 @@ def _differences(book: Book, load: Load, reach: tuple[float, float], cut: Update
 
 
 def clock_faults(day: Day) -> Iterator[str]:
-    """Receive times that run backwards, and messages that took strangely long."""
+    """Receive times that run backwards."""
     for name in ("depth", "trades"):
         frame = getattr(day, name)
         if frame.height and not frame["recv_ns"].is_sorted():
             yield f"clock: receive times of {name} run backwards"
+
+
+def remarks(day: Day) -> list[str]:
+    """What is strange about a day, and no fault of its files: prints that took far longer or shorter than most."""
     live = day.trades.filter(pl.col("source") == "ws")
-    if live.height:
-        delay = (live["recv_ns"] - live["exch_ns"]).median()
-        late = live.filter((pl.col("recv_ns") - pl.col("exch_ns") - delay).abs() > SLOW_NS).height
-        if late:
-            yield f"clock: {late} trades came more than 10 s later or earlier than the median of the day"
+    delay = (live["recv_ns"] - live["exch_ns"]).median()
+    late = live.filter((pl.col("recv_ns") - pl.col("exch_ns") - delay).abs() > SLOW_NS).height if live.height else 0
+    return [f"clock: {late} trades came more than 10 s later or earlier than the median of the day"] if late else []
