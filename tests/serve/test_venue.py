@@ -148,10 +148,13 @@ def test_the_book_follows_its_own_updates():
     async def run() -> None:
         async with venue(400) as at:
             before = {side: dict(getattr(at.states["AAAUSDT"], side)) for side in ("bids", "asks")}
+            last = 0
             async with connect(f"ws://127.0.0.1:{at.port}/ws/aaausdt@depth", compression=None) as socket:
-                last = 0
-                while not at.finished.is_set() or last < at.states["AAAUSDT"].last_id:
-                    update = json.loads(await socket.recv())
+                while not at.finished.is_set() or at.states["AAAUSDT"].last_id > last:
+                    try:
+                        update = json.loads(await asyncio.wait_for(socket.recv(), 0.5))
+                    except TimeoutError:
+                        continue
                     last = update["u"]
                     for side, name in (("bids", "b"), ("asks", "a")):
                         for price, qty in update[name]:
