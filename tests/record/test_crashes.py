@@ -11,15 +11,18 @@ import signal
 import time
 from pathlib import Path
 
+import msgspec
 import polars as pl
 import pytest
 
 from mmlab.core.errors import UsageError
+from mmlab.core.record import Kind, Record, mark
 from mmlab.core.spans import NS_PER_S
 from mmlab.flows.compact import compact, journal_root, recover
 from mmlab.flows.record_start import lock_symbols
 from mmlab.serve.faults import Fault
 from mmlab.serve.market import SynthSpec
+from mmlab.store import journal_file
 from mmlab.store.journal_file import SegmentReader, repack, seal_open
 from mmlab.store.lake import Lake
 from reference.child import stand, start, start_compact, wait_for
@@ -148,6 +151,26 @@ def test_02_a_compacting_process_that_is_killed_is_made_anew(tmp_path):
     assert len(played.lake.manifest(played.lake.days()[0]).segments) >= 4
     assert played.table("trades").height == len(played.truth.of("trade"))
     assert not list(journal_root(tmp_path, "binance-spot").glob("*/*"))
+
+
+def test_02_a_segment_that_cannot_be_compacted_keeps_no_recorder_from_starting(kept, tmp_path):
+    """A file that is none, and a record that no fold understands: both stay, both are told, the rest goes on."""
+    path = placed(kept, tmp_path)
+    bad = path.with_name("00002.mmj")
+    bad.write_bytes(b"not a segment")
+    header = msgspec.structs.replace(SegmentReader(path).header(), index=3)
+    poison = Record(Kind.MARK, 0, 1, 1, 1, mark("silence", symbol="NOBODY"))
+    odd = path.with_name("00003.open")
+    odd.write_bytes(journal_file.opening(header, 1) + journal_file.block(*journal_file.encode([poison])))
+    done = list(recover(tmp_path, "binance-spot", keep_raw=False))
+    assert [len(each.refs) for each in done] == [1, 0, 0]
+    assert all("kept for the next start" in each.faults[0] for each in done[1:])
+    assert not path.exists()
+    assert bad.read_bytes() == b"not a segment"
+    assert odd.with_suffix(".mmj").exists()
+    assert content(tmp_path) == content(kept[1])
+    played = asyncio.run(play(market(events=200), tmp_path))
+    assert played.kinds().count("sync") == 3
 
 
 @pytest.mark.parametrize("step", ["seal-before", "seal-synced", "seal-named"])

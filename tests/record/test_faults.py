@@ -15,6 +15,7 @@ import polars as pl
 import pytest
 
 from mmlab.core.spans import NS_PER_S
+from mmlab.flows.check import check as check_days
 from mmlab.record.commands import Settings
 from mmlab.serve.faults import Fault
 from mmlab.serve.market import SynthSpec
@@ -85,6 +86,7 @@ def test_08_a_planned_renewal_hands_over_without_resync_and_without_loss(tmp_pat
     """The second connection is opened before the limit, and the first one goes when ids match."""
     played = run([], tmp_path, events=1400, settings=Settings(life_s=1.2, snapshot_s=0))
     assert played.kinds().count("handover") >= 2
+    assert played.recorder.health.reconnects == 0
     assert played.kinds().count("sync") == 1
     assert played.kinds().count("resync") == 0
     assert declared(played.table("gaps"), "trade") == []
@@ -357,6 +359,17 @@ def test_29_a_venue_that_comes_late_is_waited_for_and_the_start_is_a_hole(tmp_pa
     assert len(played.truth.of("connect")) <= 8
     hole = played.table("gaps").filter(pl.col("reason") == "the recorder was not running")
     assert hole.height == 1
+
+
+def test_a_venue_that_begins_anew_with_lower_ids_is_recorded_all_the_same(tmp_path):
+    """Two runs of one day, the second from a venue whose ids start over: nothing of it is taken for a repeat."""
+    for n in (1, 2):
+        played = asyncio.run(play(market(events=300), tmp_path))
+        assert played.table("trades")["trade_id"].n_unique() * n == played.table("trades").height
+        assert played.table("trades").height == n * len(played.truth.of("trade"))
+        assert played.kinds().count("sync") == n
+    (found,) = check_days(played.lake, played.lake.days(), lambda *_: None)
+    assert found.faults == []
 
 
 def test_several_symbols_and_streams_in_one_process(tmp_path):

@@ -119,7 +119,10 @@ def _last(market: Market, stream: str) -> int | None:
 
 
 def recover(data_root: Path, venue: str, keep_raw: bool) -> Iterator[Compacted]:
-    """Seal and compact what recorders that are gone left behind; runs that are alive are left alone."""
+    """Seal and compact what recorders that are gone left behind; runs that are alive are left alone.
+
+    A segment that cannot be compacted (a full disk, a file that is none) stays, and is reported as a fault.
+    """
     for symbol_folder in (data_root / f"venue={venue}").glob("symbol=*"):
         remove_dead_staging(symbol_folder)
     for folder in sorted(journal_root(data_root, venue).glob("*/")):
@@ -132,10 +135,14 @@ def recover(data_root: Path, venue: str, keep_raw: bool) -> Iterator[Compacted]:
             for path in sorted(folder.glob("*.open")):
                 journal_file.seal_open(path)
             for path in sorted(folder.glob("*.mmj")):
-                if not _is_in_lake(path, data_root):
-                    yield compact(path, data_root, keep)
-                elif not keep:
-                    path.unlink()
+                try:
+                    if not _is_in_lake(path, data_root):
+                        yield compact(path, data_root, keep)
+                    elif not keep:
+                        path.unlink()
+                except Exception as error:  # noqa: BLE001 - no segment may keep a recorder from starting
+                    fault = f"could not be compacted, and is kept for the next start: {error!r}"
+                    yield Compacted(f"{folder.name}/{path.stem}", [], 0, [fault])
             if not any(p for p in folder.iterdir() if p.name not in ("lock", "keep")):
                 for left in list(folder.iterdir()):
                     left.unlink()

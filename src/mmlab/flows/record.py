@@ -72,7 +72,7 @@ async def _windows(
             await asyncio.sleep(min(TICK_S, max((span[0] - LEAD_NS - clocks.wall_ns()) / NS_PER_S, 0)))
         start.check_levels(spec, clocks.wall_ns())
         befores = [start.recorded_before(spec, symbol, clocks.wall_ns()) for symbol in spec.symbols]
-        listings = await _listings(spec, log, stops, span, health, status)
+        listings = await _listings(spec, log, stops, span, health, status, clocks)
         if stops or listings is None:
             continue
         recorder = Recorder(spec, span, max((b.last_ns for b in befores if b), default=0), log, health, clocks)
@@ -81,7 +81,7 @@ async def _windows(
         recorder.tidy()
         if recorder.fault:
             raise LakeError(
-                f"recording stopped: {recorder.fault}", remedy="what was received is sealed; free some space"
+                f"recording stopped: {recorder.fault}", remedy="what was received is sealed; the log has more"
             )
         if spec.duration_s is not None:
             return
@@ -90,19 +90,20 @@ async def _windows(
 def _recover(spec: RecordSpec, log: logging.Logger) -> None:
     """Seal and compact what a recorder before us left."""
     for done in recover(Path(spec.data_root), spec.venue, spec.keep_raw):
-        log.warning("recovered segment %s: %d records to %d days", done.segment, done.records, len(done.refs))
+        if done.refs:
+            log.warning("recovered segment %s: %d records to %d days", done.segment, done.records, len(done.refs))
         for fault in done.faults:
             log.error("segment %s: %s", done.segment, fault)
 
 
 async def _listings(
     spec: RecordSpec, log: logging.Logger, stops: list[int], span: tuple[int, int], health: Health,
-    status: Callable[[str], None],
+    status: Callable[[str], None], clocks: Clocks,
 ) -> dict[str, Listing] | None:  # fmt: skip
     """Filters: from REST, or as they were last known if REST does not answer; None if the window closes first."""
     wait_s = 0.25
-    while not stops and time.time_ns() < span[1]:
-        blocked = time.time_ns() < start.read_ban(spec)
+    while not stops and clocks.wall_ns() < span[1]:
+        blocked = clocks.wall_ns() < start.read_ban(spec)
         fault = "the venue's ban is not over"
         if not blocked:
             found, code, headers, fault = await asyncio.to_thread(start.ask_listings, spec)
@@ -110,14 +111,16 @@ async def _listings(
                 return found
             if code in (418, 429):
                 after = headers.get("retry-after", "60")
-                start.write_ban(spec, time.time_ns() + int(after if after.isdigit() else 60) * NS_PER_S, code)
+                start.write_ban(
+                    spec, clocks.wall_ns() + int(after if after.isascii() and after.isdigit() else 60) * NS_PER_S, code
+                )
         known = start.known_listings(spec)
         if len(known) == len(spec.symbols):
             log.warning("filters as last recorded, since REST does not tell them: %s", fault)
             return known
         log.warning("no filters yet: %s", fault)
         health.state = f"waiting for the venue ({fault})"
-        status(health.line(time.time_ns()))
+        status(health.line(clocks.wall_ns()))
         await asyncio.sleep(wait_s)
         wait_s = min(wait_s * 2, 15.0)
     return None

@@ -89,6 +89,7 @@ class Recorder:
         self._dropped: list[int] = []  # receive times of frames that found the queue full: count, first, last
         self._final: set[str] = set()
         self._frames_before = 0
+        self._handed_over: set[int] = set()  # connections that were closed because another took over
 
     # -- records in ----------------------------------------------------------------------------------
 
@@ -101,7 +102,7 @@ class Recorder:
         """Journal, then fold. A step of the clock, and what was dropped before, are said first."""
         wall_ns, mono_ns = self._clocks.wall_ns(), self._clocks.mono_ns()
         recv_ns, step_ns = self._clock.read(wall_ns, mono_ns)
-        self._recv_ns = self.health.last_recv_ns = recv_ns
+        self._recv_ns = recv_ns
         if recv_ns >= self._roll_ns or self._segment_bytes >= self.spec.segment_mb << 20:
             self._roll(recv_ns, wall_ns, mono_ns)
         if step_ns:
@@ -171,7 +172,7 @@ class Recorder:
     def _on_close(self, conn: int, code: int, reason: str) -> None:
         if conn in self._fold.conns:
             self.health.connections -= 1
-            self.health.reconnects += not self._session.stopping
+            self.health.reconnects += not self._session.stopping and conn not in self._handed_over
         self._note(self._session.closed(conn, self._clocks.mono_ns(), code, reason))
         self.log.info("connection %d closed: %d %s", conn, code, reason)
 
@@ -237,6 +238,7 @@ class Recorder:
             if isinstance(command, Open):
                 self._client.open(command)
             elif isinstance(command, Close):
+                self._handed_over.add(command.conn)
                 self._client.close(command.conn)
             elif isinstance(command, Fetch):
                 self._client.fetch(command)

@@ -26,7 +26,6 @@ class Health:
     free_bytes: int = 0
     lag_p99_ms: float = 0.0
     rate: float = 0.0
-    last_recv_ns: int = 0
     synced: dict[str, bool] = field(default_factory=dict)
     book_ns: dict[str, int] = field(default_factory=dict)  # symbol -> when its book was last right
     state: str = "starting"

@@ -61,7 +61,6 @@ class Session:
     ) -> None:
         self.venue, self.symbols, self.streams, self.settings = venue, symbols, streams, settings
         self.blocked_wall_ns = 0  # no REST before this instant of the wall clock
-        self.block_status = 0
         self.stopping = False
         self.budget = Budget(venue.weight_per_min)
         self._rng = Random(seed)
@@ -132,7 +131,6 @@ class Session:
         """No REST until the venue allows it; where it does not say: a minute, or two if it banned us."""
         wait_s = int(retry_after) if _is_number(retry_after) else 60 if status == TOO_MANY else 120
         self.blocked_wall_ns = max(self.blocked_wall_ns, wall_ns + wait_s * NS_PER_S)
-        self.block_status = status
 
     # -- what to do ----------------------------------------------------------------------------------
 

@@ -192,7 +192,6 @@ class _Maker:
             side: {self._mid - side * i: self._rng.randint(1, 10**6) for i in range(1, spec.levels + 1)}
             for side in (1, -1)
         }
-        self._best = {1: self._mid - 1, -1: self._mid + 1}
 
     def text(self, side: int) -> list[Level]:
         """One side as text."""

@@ -46,6 +46,7 @@ class Market:
         self.book = Book(instrument.ticks)
         self.good_ns = 0  # when the book was last known to be right
         self.raw_id: int | None = None  # newest update received, in a right book or not
+        self._fresh = False  # the next update is the first of a connection that followed none
         self._one_sided = False
         self._hole: Hole | None = None
         self._missing: list[Ids] = []  # updates that never came, since the hole began
@@ -67,19 +68,13 @@ class Market:
     def begin(self, from_ns: int, reason: str, after_id: int | None) -> None:
         """Nothing was recorded since `from_ns`: a hole until the first frame."""
         self._hole = Hole(from_ns, reason, start=True)
-        self.raw_id = after_id
+        self.raw_id, self._fresh = after_id, True
 
     def close(self) -> None:
         """The run is over: declare what is open."""
         for stream, since_ns in sorted(self._lost.items()):
-            self.out.gap(
-                stream,
-                since_ns,
-                self.now_ns,
-                None,
-                "connection lost, and nothing came after it",
-                f"gaps in {stream}",
-            )
+            reason = "connection lost, and nothing came after it"
+            self.out.gap(stream, since_ns, self.now_ns, None, reason, f"gaps in {stream}")
         self._lost.clear()
         if self._hole is not None:
             self._close_hole(self._hole)
@@ -129,6 +124,9 @@ class Market:
     def _follow(self, update: DepthUpdate) -> None:
         """Follow the ids of all updates received, book or no book: what never came; one that comes late did."""
         before = update.first_id - 1 if update.prev_id is None else update.prev_id
+        if self._fresh and self.raw_id is not None and update.last_id < self.raw_id:
+            self.raw_id = None  # what is sent now is new: the venue has set its ids back
+        self._fresh = False
         if self.raw_id is None or update.last_id > self.raw_id:
             if self.raw_id is not None and before > self.raw_id:
                 self._missing.append((self.raw_id + 1, before))
@@ -179,6 +177,9 @@ class Market:
                 last = self.prints(stream).last
                 since_ns = last[1] if last else 0
             self._lost.setdefault(stream, since_ns or self.now_ns)
+            if stream in ("trade", "aggTrade"):
+                self.prints(stream).fresh = True
+            self._fresh |= stream == "depth"
             if stream == "depth" and not self.synced:
                 self.generation += 1
                 self.sync.reset()
@@ -291,11 +292,10 @@ class Market:
         """All that later rows depend on, as JSON can hold it; `restore` goes on from it."""
         return {
             "seq": self.seq, "epoch_id": self.epoch_id, "epochs": self.findings.epochs,
-            "generation": self.generation, "good_ns": self.good_ns, "raw_id": self.raw_id,
+            "generation": self.generation, "good_ns": self.good_ns, "raw_id": self.raw_id, "fresh": self._fresh,
             "one_sided": self._one_sided, "hole": None if self._hole is None else asdict(self._hole),
-            "missing": self._missing,
-            "recent": list(self._recent), "stale": self._stale, "ticker_id": self._ticker_id,
-            "ticker_ns": self._ticker_ns, "lost": self._lost,
+            "missing": self._missing, "recent": list(self._recent), "stale": self._stale,
+            "ticker_id": self._ticker_id, "ticker_ns": self._ticker_ns, "lost": self._lost,
             "event_id": self.out.event_id, "trades": self.trades.state(), "agg_trades": self.agg_trades.state(),
             "sync": {
                 "state": self.sync.state.name, "book_id": self.sync.book_id,
@@ -309,10 +309,9 @@ class Market:
         self.seq, self.epoch_id, self.findings.epochs = state["seq"], state["epoch_id"], state["epochs"]
         self.generation, self.good_ns, self.raw_id = state["generation"], state["good_ns"], state["raw_id"]
         self._one_sided, self._stale, self._ticker_id = state["one_sided"], state["stale"], state["ticker_id"]
-        self._ticker_ns = state["ticker_ns"]
+        self._ticker_ns, self._fresh = state["ticker_ns"], state.get("fresh", False)  # older journals have none
         self._lost = dict(state["lost"])
-        hole = state["hole"]
-        self._hole = hole and Hole(**hole)
+        self._hole = state["hole"] and Hole(**state["hole"])
         self._missing = [(a, b) for a, b in state["missing"]]
         self._recent = dict.fromkeys(state["recent"])
         self.out.event_id = state["event_id"]

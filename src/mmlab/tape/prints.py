@@ -50,6 +50,7 @@ class Prints:
         self.last: tuple[int, int] | None = None  # id and receive time of the newest print
         self.missing: list[Missing] = []
         self.repeats = 0
+        self.fresh = False  # the next print is the first of a connection that followed none
         self._out, self._recording = out, recording
 
     def take(self, recv_ns: int, recv_seq: int, printed: Trade | AggTrade, not_a_print: str) -> tuple[int, int] | None:
@@ -60,6 +61,9 @@ class Prints:
         """
         last_id, last_ns = self.last or (printed.trade_id - 1, recv_ns)
         jump = None
+        if self.fresh and printed.trade_id <= last_id:  # what is sent now is new: the venue has set its ids back
+            last_id, last_ns = printed.trade_id - 1, recv_ns
+        self.fresh = False
         if printed.trade_id <= last_id:
             if not self._recording:
                 raise FeedError(f"repeated {self._what} id: {printed.trade_id} after {last_id}")
@@ -123,7 +127,7 @@ class Prints:
 
     def resume(self, last_id: int, last_ns: int) -> None:
         """Go on after an earlier run's last print, so that what lies between is missing."""
-        self.last = (last_id, last_ns)
+        self.last, self.fresh = (last_id, last_ns), True
 
     def fill(self, recv_ns: int, first_seq: int, prints: Iterable[Printed]) -> int:
         """Prints got by REST: those that were missing become rows; returns how many did."""
@@ -150,10 +154,15 @@ class Prints:
 
     def state(self) -> dict[str, Any]:
         """What `restore` needs."""
-        return {"last": self.last, "repeats": self.repeats, "missing": [vars(hole) for hole in self.missing]}
+        return {
+            "last": self.last,
+            "repeats": self.repeats,
+            "fresh": self.fresh,
+            "missing": [vars(hole) for hole in self.missing],
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on where `state` was taken."""
         self.last = None if state["last"] is None else (state["last"][0], state["last"][1])
-        self.repeats = state["repeats"]
+        self.repeats, self.fresh = state["repeats"], state.get("fresh", False)  # older journals have none
         self.missing = [Missing(**{**hole, "lost": [(a, b) for a, b in hole["lost"]]}) for hole in state["missing"]]

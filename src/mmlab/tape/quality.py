@@ -6,7 +6,7 @@ Each check takes frames and returns sentences, one for each fault; none is a cle
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -37,14 +37,35 @@ class Day:
 
 
 def check_day(day: Day) -> list[str]:
-    """Every fault of a day."""
-    faults = []
+    """Every fault of a day. Runs are looked at one by one, since a venue may set its ids back between them."""
+    faults = _shown(list(clock_faults(day)))
+    for run in _runs(day):
+        for name, stream in (("trades", "trade"), ("agg_trades", "aggTrade")):
+            faults += _shown(list(print_faults(getattr(run, name), day.gaps, stream)))
+        faults += _shown(list(update_faults(run.diffs, day.gaps)))
+        faults += _shown(list(book_faults(run)))
     for name, stream in (("trades", "trade"), ("agg_trades", "aggTrade")):
-        faults += _shown(list(print_faults(getattr(day, name), day.gaps, stream)))
-    faults += _shown(list(update_faults(day.diffs, day.gaps)))
-    faults += _shown(list(book_faults(day)))
-    faults += _shown(list(clock_faults(day)))
+        faults += _shown(list(seam_faults(getattr(day, name), day.gaps, stream)))
     return faults
+
+
+def _runs(day: Day) -> Iterator[Day]:
+    """The day as each of its runs recorded it."""
+    ids = day.events["run_id"].unique().sort().to_list()
+    for run_id in ids:
+        names = ("diffs", "snapshots", "trades", "agg_trades")
+        own = {name: getattr(day, name).filter(pl.col("run_id") == run_id) for name in names}
+        yield day if len(ids) == 1 else replace(day, **own)
+
+
+def seam_faults(prints: pl.DataFrame, gaps: pl.DataFrame, stream: str) -> Iterator[str]:
+    """Ids between the last print of one run and the first of the next that no row of `gaps` declares."""
+    edges = prints.group_by("run_id").agg(
+        low=pl.col("trade_id").min(), high=pl.col("trade_id").max(), at=pl.col("recv_ns").min()
+    )
+    for before, after in pairwise(edges.sort("at").iter_rows(named=True)):
+        for first, last in _uncovered(before["high"] + 1, after["low"] - 1, _ranges(gaps, stream)):
+            yield f"{stream}: ids {first} to {last} are missing between two runs, and no hole is declared for them"
 
 
 def _shown(faults: list[str]) -> list[str]:
@@ -90,7 +111,7 @@ def _ranges(gaps: pl.DataFrame, stream: str) -> list[Ids]:
 
 def _uncovered(first: int, last: int, ranges: list[Ids]) -> list[Ids]:
     """The parts of [first, last] that no range covers."""
-    left = [(first, last)]
+    left = [(first, last)] if first <= last else []
     for each in ranges:
         left = without(left, each)
     return left

@@ -121,12 +121,6 @@ class RestAggTrade(msgspec.Struct, gc=False):
     buyer_is_maker: bool = msgspec.field(name="m")
 
 
-class Shutdown(msgspec.Struct, gc=False):
-    """`serverShutdown`: the venue is about to close this connection; no lead time is promised."""
-
-    event_time: int = msgspec.field(name="E")
-
-
 Printed = Trade | AggTrade | RestTrade | RestAggTrade
 Message = DepthUpdate | Snapshot | Trade | AggTrade | BookTicker
 
