@@ -13,10 +13,12 @@ import polars as pl
 
 from benchmarks.market import DAY, lake_with_day
 from benchmarks.table import markdown, peak_mib, ratio, time_pairs, write
-from mmlab.calib.run import Tape, ladder, rolling
+from mmlab.calib.hits import TRADE_COLUMNS
+from mmlab.calib.probes import DEPTH_COLUMNS
+from mmlab.calib.run import GAP_COLUMNS, Tape, ladder, rolling
 from mmlab.calib.spec import FitSpec, ProbeSpec, ScheduleSpec
 from mmlab.core.schemas import COUNT_RULES
-from mmlab.flows.calibrate import TAPE_COLUMNS
+from mmlab.flows.tape import TapeReader
 from mmlab.store.lake import Lake
 
 DELTAS = tuple(range(1, 51))
@@ -29,10 +31,7 @@ def reader(root: Path) -> Callable[[], Tape]:
     refs = lake.find("BENCH", DAY)
     instrument = lake.instrument(refs)
 
-    def read() -> Tape:
-        return Tape(*(lake.read(refs, t, columns) for _, t, columns in TAPE_COLUMNS), instrument)
-
-    return read
+    return TapeReader(lake, refs, instrument).whole
 
 
 def bare_reader(root: Path) -> Callable[[], list[pl.DataFrame]]:
@@ -42,7 +41,7 @@ def bare_reader(root: Path) -> Callable[[], list[pl.DataFrame]]:
     tables = lake.manifest(ref).tables
     jobs = [
         ([ref.path / name / part.file for part in tables[name]], list(columns))
-        for name, _, columns in TAPE_COLUMNS
+        for name, columns in (("depth", DEPTH_COLUMNS), ("trades", TRADE_COLUMNS), ("gaps", GAP_COLUMNS))
         if name in tables
     ]
     return lambda: [pl.read_parquet(paths, columns=columns, hive_partitioning=False) for paths, columns in jobs]

@@ -250,7 +250,7 @@ def test_the_compiled_pass_equals_its_own_source_run_slowly(tape, rule):
     args = (laid, print_table(prints), INSTRUMENT, spec)
     fast = sums(*args, origin_ns=TAPE_START, bucket_ns=900_000, n_buckets=200)
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("_count", "_add_span", "_covered"):
+        for name in ("_count", "add_span", "_add_flow", "_cover"):
             patch.setattr(module, name, getattr(module, name).py_func)
         slow_run = sums(*args, origin_ns=TAPE_START, bucket_ns=900_000, n_buckets=200)
     for name in ("exposure_ns", "hits", "rings", "lots"):

@@ -8,12 +8,12 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from mmlab.calib.run import ladder, rolling
+from mmlab.calib.run import Tape, ladder, rolling
 from mmlab.calib.spec import FitSpec, ProbeSpec, ScheduleSpec
 from mmlab.core import schemas
 from mmlab.core.spans import Days
-from mmlab.flows.calibrate import TAPE_COLUMNS, Tape
 from mmlab.flows.import_raw import ImportSpec, import_raw
+from mmlab.flows.tape import TapeReader
 from mmlab.store.lake import Lake
 from reference import probes as slow
 
@@ -30,7 +30,7 @@ def tape(tmp_path_factory) -> Tape:
     refs = lake.find("BTCUSDT", Days.parse("20240808..20240809"))
     assert [lake.manifest(ref).condition for ref in refs] == ["complete", "complete"]
     assert [fault for ref in refs for fault in lake.verify(ref)] == []
-    return Tape(*(lake.read(refs, table, columns) for _, table, columns in TAPE_COLUMNS), lake.instrument(refs))
+    return TapeReader(lake, refs, lake.instrument(refs)).whole()
 
 
 @pytest.fixture(scope="module")

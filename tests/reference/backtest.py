@@ -15,6 +15,7 @@ from mmlab.sim.spec import BacktestSpec
 
 NS_PER_MS = 1_000_000
 WORD = 2**64
+Line = tuple[int, int, int | None]  # of a script: bid, ask (0: no order), and when their orders end
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,8 @@ def exact(decimal: float | str) -> Fraction:
 
 
 class Twin:
-    def __init__(self, market: Market, spec: BacktestSpec) -> None:
-        self.market, self.spec = market, spec
+    def __init__(self, market: Market, spec: BacktestSpec, script: dict[int, Line] | None = None) -> None:
+        self.market, self.spec, self.script = market, spec, script
         self.tick, self.lot = exact(market.tick), exact(market.lot)
         self.quantum = Fraction(1, 10**8)
         while (self.tick * self.lot / self.quantum).denominator != 1:
@@ -121,7 +122,7 @@ class Twin:
                 self.see(event)
             elif self.spec.fill.model == "trade_cross":
                 self.share(event)
-        if self.state[-1]["recv_ns"] < self.now:
+        if not self.state or self.state[-1]["recv_ns"] < self.now:
             self.write_state()
         made = ((ORDERS, self.orders), (FILLS, self.fills), (STATE, self.state))
         return {table.name: as_table(table, rows) for table, rows in made}
@@ -218,7 +219,12 @@ class Twin:
         elif frame.ns - self.sampled[0] >= 10**9:
             self.moves.append((frame.ns - self.sampled[0], mid2 - self.sampled[1]))
             self.sampled = (frame.ns, mid2)
-        if frame.ns - self.decided >= self.spec.requote_interval_ms * NS_PER_MS:
+        if self.script is not None:
+            line = self.script.get(self.market.frames.index(frame))
+            if line is not None:
+                self.obey(*line)
+                self.write_state()
+        elif frame.ns - self.decided >= self.spec.requote_interval_ms * NS_PER_MS:
             self.decided = frame.ns
             self.decide()
             self.write_state()
@@ -228,18 +234,33 @@ class Twin:
         stays = [o for o in self.live if o.asked is None and not none and o.price == wanted[o.side]]
         for order in self.live:
             if order.asked is None and order not in stays:
-                order.asked, order.effective = self.now, self.now + self.spec.cancel_latency_ms * NS_PER_MS
-                order.why = "NO_DESIRED_QUOTE" if none else "QUOTE_CHANGE"
-                self.write_order(order, "CANCEL_REQ", "CANCEL_PENDING")
+                self.cancel(order, "NO_DESIRED_QUOTE" if none else "QUOTE_CHANGE")
         for side in (1, -1):
             if side in [o.side for o in stays]:
                 self.refused[side] = ""
             else:
                 self.send(side, wanted[side], none)
 
-    def send(self, side: int, price: int, none: str) -> None:
+    def obey(self, bid: int, ask: int, until: int | None) -> None:
+        """Everything at work goes, and what the script wants is sent anew."""
+        wanted = {1: bid, -1: ask}
+        for order in self.live:
+            if order.asked is None:
+                self.cancel(order, "QUOTE_CHANGE" if wanted[order.side] else "NO_DESIRED_QUOTE")
+        for side, price in wanted.items():
+            if price:
+                self.send(side, price, "", until)
+            else:
+                self.refused[side] = ""
+
+    def cancel(self, order: Order, why: str) -> None:
+        order.asked, order.effective = self.now, self.now + self.spec.cancel_latency_ms * NS_PER_MS
+        order.why = why
+        self.write_order(order, "CANCEL_REQ", "CANCEL_PENDING")
+
+    def send(self, side: int, price: int, none: str, until: int | None = None) -> None:
         active = self.now + self.spec.entry_latency_ms * NS_PER_MS
-        order = Order(0, side, price, self.qty, self.qty, active)
+        order = Order(0, side, price, self.qty, self.qty, active, until)
         refusal = none or self.refusal(side, price)
         if refusal and refusal != self.refused[side]:
             self.write_order(order, "SKIP", "SKIPPED", refusal)
@@ -249,7 +270,7 @@ class Twin:
         self.sent += 1
         order.id, order.patience = self.sent, -math.log(splitmix64(self.spec.fill.seed, self.sent))
         if self.spec.ttl_ms:
-            order.expire = active + self.spec.ttl_ms * NS_PER_MS
+            order.expire = min(active + self.spec.ttl_ms * NS_PER_MS, until or math.inf)
         self.live.append(order)
         self.write_order(order, "PLACE", "OPEN")
 

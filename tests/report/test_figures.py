@@ -79,6 +79,7 @@ def measured(hits: dict[int, int], buckets: int = 2, exposure_s: int = 1_800) ->
             "ring_fills": 0,
             "qty_total": 0.0,
             "lambda_total": n / exposure_s,
+            "lambda_qty": 0.0,
             "usable": True,
         }
         for b in range(buckets)
@@ -94,6 +95,7 @@ def fitted(start_ns: int, end_ns: int, A: float = 1.5, k: float = 0.25, **change
         "train_start_ns": start_ns,
         "train_end_ns": end_ns,
         "side": "both",
+        "family": "exponential",
         "fit_method": "poisson_mle",
         "count_rule": "sweeps",
         "A": A,
@@ -104,6 +106,8 @@ def fitted(start_ns: int, end_ns: int, A: float = 1.5, k: float = 0.25, **change
         "A_high": A * 1.04,
         "k_low": k - 0.02,
         "k_high": k + 0.02,
+        "blocks": 0,
+        "n_params": 2,
         "deviance": 3.0,
         "dispersion": 1.0,
         "points_used": 4,

@@ -11,19 +11,30 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from mmlab.core.errors import UsageError
 from mmlab.core.ledger import Money
 from mmlab.sim import engine
 from mmlab.sim.run import Result, run
+from mmlab.sim.script import Script
 from mmlab.sim.spec import BacktestSpec, FillSpec, QuoteSpec
-from reference.backtest import Frame, Market, Print, Twin
+from reference.backtest import Frame, Line, Market, Print, Twin
 from reference.markets import CONSTANT, MS, START, busy, cases, instrument, intensity, still, tape
 
 TABLES = ("orders", "fills", "state")
 FAR = 2**62
 
 
-def simulate(market: Market, spec: BacktestSpec, **options: int) -> Result:
+def simulate(market: Market, spec: BacktestSpec, **options: object) -> Result:
     return run(tape(market), spec, intensity(market), **options)
+
+
+def script(market: Market, lines: dict[int, Line]) -> Script:
+    """`lines` by the number of their frame as the engine's columns."""
+    n = len(market.frames)
+    bid, ask, until = np.zeros(n, np.int64), np.zeros(n, np.int64), np.full(n, engine.NEVER)
+    for i, (buy, sell, end) in lines.items():
+        bid[i], ask[i], until[i] = buy, sell, engine.NEVER if end is None else end
+    return Script(np.isin(np.arange(n), list(lines)), bid, ask, until)
 
 
 def assert_same(a: Result | dict[str, pl.DataFrame], b: Result) -> None:
@@ -51,6 +62,30 @@ def test_every_row_equals_the_slow_twins(case):
 def test_results_do_not_depend_on_the_size_of_the_buffers(case):
     market, spec = case
     assert_same(simulate(market, spec), simulate(market, spec, buffer_rows=1))
+
+
+@st.composite
+def scripted(draw: st.DrawFn) -> tuple[Market, BacktestSpec, dict[int, Line]]:
+    """A case, and wanted quotes at some of its frames: about the book and across it, or none; for ever or not."""
+    market, spec = draw(cases())
+    lines: dict[int, Line] = {}
+    for i, frame in enumerate(market.frames):
+        if draw(st.booleans()):
+            bid, ask = (
+                draw(st.sampled_from([0, max(price + draw(st.integers(-3, 3)), 0)])) for price in (frame.bid, frame.ask)
+            )
+            lasts = draw(st.sampled_from([None, None, 0, 1, 60 * MS, 700 * MS]))
+            lines[i] = (bid, ask, None if lasts is None else frame.ns + lasts)
+    return market, spec, lines
+
+
+@settings(max_examples=150, deadline=None)
+@given(case=scripted())
+def test_every_row_equals_the_slow_twins_when_a_script_quotes(case):
+    market, spec, lines = case
+    got = simulate(market, spec, script=script(market, lines))
+    assert_same(Twin(market, spec, lines).run(), got)
+    assert_same(simulate(market, spec, script=script(market, lines), buffer_rows=1), got)
 
 
 BUSY_SPECS = [
@@ -239,6 +274,47 @@ def test_a_crossing_order_takes_what_the_touch_still_shows_and_rests_with_what_i
     ]
     refused = simulate(market, fixed(1.0, entry_latency_ms=50)).orders.filter(pl.col("action") == "REJECT")
     assert refused.select("order_id", "reject_reason").rows() == [(1, "post_only_would_cross")]
+
+
+def test_a_line_of_a_script_sends_new_orders_even_at_the_old_price_and_frames_without_one_change_nothing():
+    market = two(
+        [], Frame(START + 10 * MS, 1, 1, 9_999, 5, 10_001, 5), Frame(START + 600 * MS, 2, 1, 9_989, 5, 10_011, 5)
+    )
+    lines = {0: (9_998, 10_002, None), 1: (9_998, 0, START + 400 * MS)}
+    got = simulate(market, fixed(cancel_latency_ms=25), script=script(market, lines))
+    assert got.orders.select("recv_ns", "order_id", "action", "side", "price", "cancel_reason").rows() == [
+        (START, 1, "PLACE", 1, 99.98, ""),
+        (START, 2, "PLACE", -1, 100.02, ""),
+        (START + 10 * MS, 1, "CANCEL_REQ", 1, 99.98, "QUOTE_CHANGE"),
+        (START + 10 * MS, 2, "CANCEL_REQ", -1, 100.02, "NO_DESIRED_QUOTE"),
+        (START + 10 * MS, 3, "PLACE", 1, 99.98, ""),
+        (START + 35 * MS, 1, "CANCEL_ACK", 1, 99.98, "QUOTE_CHANGE"),
+        (START + 35 * MS, 2, "CANCEL_ACK", -1, 100.02, "NO_DESIRED_QUOTE"),
+        (START + 400 * MS, 3, "EXPIRE", 1, 99.98, "TTL_EXPIRE"),
+    ]
+
+
+def test_a_script_may_decide_at_every_frame_while_no_cancel_takes_effect():
+    """Orders pile up beyond what a quote model could have at work."""
+    market = still(3, every_ms=1)
+    lines = dict.fromkeys(range(len(market.frames)), (9_990, 10_010, None))
+    got = simulate(market, fixed(cancel_latency_ms=500, requote_interval_ms=1_000), script=script(market, lines))
+    assert got.orders.filter(pl.col("action") == "PLACE").height == 2 * len(market.frames)
+    assert got.state["open_orders"].max() == 2 * 501
+
+
+def test_a_script_that_does_not_fit_is_refused():
+    market, none = two([]), np.zeros(2, np.int64)
+    with pytest.raises(ValueError, match="1 lines for 2 book frames"):
+        simulate(market, fixed(), script=Script(none[:1] == 0, none[:1], none[:1], none[:1]))
+    with pytest.raises(ValueError, match="ends before it is sent"):
+        simulate(market, fixed(), script=script(market, {0: (9_998, 0, START - 1)}))
+    with pytest.raises(ValueError, match="differ in length"):
+        Script(none == 0, none, none[:1], none)
+    with pytest.raises(ValueError, match="below 0"):
+        Script(none == 0, none, none - 1, none)
+    with pytest.raises(UsageError, match="too large to be counted"):
+        simulate(market, fixed(), script=script(market, {0: (0, 2**55, None)}))
 
 
 def test_an_order_so_far_away_that_its_rate_is_zero_just_waits():

@@ -1,7 +1,8 @@
-"""Sums -> `fits`: lambda(delta) = A exp(-k delta), for all windows and sides at once.
+"""Sums -> curves: lambda(delta) = A exp(-k delta), for all windows and sides at once.
 
     poisson_mle  hits at each distance ~ Poisson(exposure * A exp(-k delta)). Handles distances
-                 without hits. The hits at nested distances share prints, so its errors are too small.
+                 without hits. The hits at nested distances share prints, so its Fisher errors are too
+                 small; those clustered over blocks of time are not.
     nested_mle   the same curve on disjoint rings, so that the errors are right: ring i holds the
                  prints whose depth lies in [delta_i, delta_i+1) and has the rate
                  lambda(delta_i) - lambda(delta_i+1); the last one lambda(delta_D).
@@ -10,27 +11,35 @@
 
 Both likelihoods have the form: N_i ~ Poisson(T_i A s_i(k)). Given k, A = sum N / sum T s, and the
 score in k, sum N g - sum N * (sum T s g) / (sum T s) with g = d ln s / dk, has one root, found by
-Newton steps kept inside a shrinking bracket.
+Newton steps kept inside a shrinking bracket. A power law A delta^-p is the same in ln delta.
+
+Deviance, dispersion and likelihood are those of the disjoint counts under the likeliest curve of the
+family, whatever estimator gave A and k, so that families can be compared and p-values hold: the rings of
+nested probes, or the hits themselves where distances share nothing.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
-import polars as pl
 from numba import njit
+from scipy.special import chdtrc, stdtrit
 
-from mmlab.calib.points import Window
+from mmlab.calib.points import BLOCKS, Floats, Window
 from mmlab.calib.probes import Ints
+from mmlab.calib.robust import clustered
+from mmlab.calib.shapes import between as _between
+from mmlab.calib.shapes import head, shapes
 from mmlab.calib.spec import FitSpec
-from mmlab.core.schemas import FIT_METHODS, FITS, QUOTE_SIDES
+from mmlab.core.schemas import FIT_METHODS
 from mmlab.core.spans import NS_PER_S
 
-Floats = npt.NDArray[np.float64]
 LOG_RANGE = 700.0  # exp(700) is still a double
 Z95 = 1.959963984540054  # two-sided 95% quantile of the normal distribution
+MOST_LISTED = 1 << 20
+LEAST_BLOCKS = 8  # fewer give no error worth stating
 POISSON_MLE, LOG_LINEAR, NESTED_MLE = range(len(FIT_METHODS))
 REASONS = (
     "",
@@ -41,11 +50,15 @@ REASONS = (
     "the likelihood has no maximum for k above 0",
 )
 OK, FEW_POINTS, NO_HITS, ONE_DISTANCE, FLAT, NO_MAXIMUM = range(len(REASONS))
+A_, K_, SE_LOG_A, SE_K, DEVIANCE, DISPERSION, LIKELIHOOD = range(7)
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Fitted curves, each array of shape (n_windows, 3 sides)."""
+    """Fitted curves, each array of shape (n_windows, 3 sides); k is the exponent for a power law.
+
+    se_*_robust are nan below LEAST_BLOCKS blocks of time; `t95` is the quantile that belongs to them.
+    """
 
     A: Floats
     k: Floats
@@ -53,83 +66,110 @@ class Curve:
     se_k: Floats
     deviance: Floats
     dispersion: Floats
+    log_likelihood: Floats
     points_used: Ints
     nearest_hits: Ints
     reason: Ints
+    se_log_A_robust: Floats
+    se_k_robust: Floats
+    blocks: Ints
+
+    @property
+    def p_value(self) -> Floats:
+        """Chance of so large a deviance if the curve is right: chi-square with points - 2 degrees of freedom."""
+        dof = self.points_used - 2
+        return np.where(dof > 0, chdtrc(np.maximum(dof, 1), self.deviance), np.nan)
+
+    @property
+    def t95(self) -> Floats:
+        """Two-sided 95% quantile for errors clustered over `blocks`: Student's t with blocks - 1."""
+        by_blocks = stdtrit(np.maximum(np.arange(BLOCKS + 1) - 1, 1), 0.975)
+        return np.asarray(by_blocks[self.blocks], np.float64)
 
 
-def curves(window: Window, deltas: tuple[int, ...], spec: FitSpec) -> Curve:
-    """Fit every (window, side) on the distances whose exposure reaches `min_exposure_s`."""
-    shape = window.hits.shape[:2]
-    flat = (-1, len(deltas))
-    real, whole = _fit_all(
-        window.hits.reshape(flat),
-        window.rings.reshape(flat),
-        window.exposure_ns.reshape(flat) / NS_PER_S,
-        np.array(deltas, np.float64),
-        spec.min_exposure_s,
-        FIT_METHODS.index(spec.fit_method),
-    )
-    A, k, se_log_A, se_k, deviance, dispersion = (real[:, i].reshape(shape) for i in range(6))
-    points_used, nearest_hits, reason = (whole[:, i].reshape(shape) for i in range(3))
-    return Curve(A, k, se_log_A, se_k, deviance, dispersion, points_used, nearest_hits, reason)
+def curves(
+    window: Window, deltas: tuple[float, ...], spec: FitSpec, nested: bool = True, power_law: bool = False
+) -> Curve:
+    """Fit every (window, side) on the distances whose exposure reaches `min_exposure_s`.
+
+    nested: the distances' hits share prints (all probes at once) and `rings` are disjoint; otherwise each
+    distance was measured by itself and `rings` are its hits. power_law: A delta^-k instead of A exp(-k delta).
+    """
+    x = np.array(deltas, np.float64)
+    x = np.log(x) if power_law else x
+    method = FIT_METHODS.index(spec.fit_method)
+    counts = window.ring if method == NESTED_MLE else window.hit
+    sums = (window.exposure, window.hit, window.ring, counts)
+    tables = _count_tables(int(window.ring[-1].sum(axis=0).max(initial=0)))
+    real, whole = _fit_all(sums, (window.first, window.last), x, spec.min_exposure_s, method, nested, tables)
+    own = (window.exposure, counts)
+    by_time = (_by_time(own[0]), _by_time(own[1]))
+    how = (nested, method == NESTED_MLE and nested, method == LOG_LINEAR)
+    errors, blocks = clustered(real[:, :, :2], own, by_time, window.edges, x, spec.min_exposure_s, how)
+    return _curve(real, whole, np.where((blocks < LEAST_BLOCKS)[:, :, None], np.nan, errors), blocks)
 
 
-def fits(
-    curve: Curve, window: Window, train_start_ns: Ints, train_end_ns: Ints, spec: FitSpec, count_rule: str
-) -> pl.DataFrame:
-    """The `fits` table: one row per window and side."""
-    n = train_start_ns.size
-    log_A = np.log(curve.A)
-    frame = pl.DataFrame(
-        {
-            "train_start_ns": np.repeat(train_start_ns, 3),
-            "train_end_ns": np.repeat(train_end_ns, 3),
-            "side": list(QUOTE_SIDES) * n,
-            "A": curve.A.ravel(),
-            "k": curve.k.ravel(),
-            "se_log_A": curve.se_log_A.ravel(),
-            "se_k": curve.se_k.ravel(),
-            "A_low": np.exp(log_A - Z95 * curve.se_log_A).ravel(),
-            "A_high": np.exp(log_A + Z95 * curve.se_log_A).ravel(),
-            "k_low": (curve.k - Z95 * curve.se_k).ravel(),
-            "k_high": (curve.k + Z95 * curve.se_k).ravel(),
-            "deviance": curve.deviance.ravel(),
-            "dispersion": curve.dispersion.ravel(),
-            "points_used": curve.points_used.ravel(),
-            "fills_total": curve.nearest_hits.ravel(),
-            "exposure_s": np.repeat(window.covered_ns / NS_PER_S, 3),
-            "ok": (curve.reason == OK).ravel(),
-            "reason": [REASONS[r] for r in curve.reason.ravel()],
-        }
-    ).with_columns(fit_method=pl.lit(spec.fit_method), count_rule=pl.lit(count_rule))
-    finite = [pl.col(c.name).fill_nan(None) for c in FITS.columns if c.dtype == pl.Float64]
-    return FITS.conform(frame.with_columns(finite))
+def _by_time(a: Ints) -> Floats:
+    """(n_buckets + 1, 2, n_deltas) -> (2, n_deltas, n_buckets + 1), as doubles: a kernel walks along the time."""
+    return np.ascontiguousarray(a.transpose(1, 2, 0), np.float64)
+
+
+def _curve(real: Floats, whole: Ints, robust: Floats, blocks: Ints) -> Curve:
+    """The kernels' figures as a Curve; a k that the robust errors do not tell from 0 is flat."""
+    A, k, se_log_A, se_k, deviance, dispersion, likelihood = (real[:, :, i] for i in range(7))
+    points_used, nearest_hits, reason = (whole[:, :, i] for i in range(3))
+    made = Curve(
+        A, k, se_log_A, se_k, deviance, dispersion, likelihood, points_used, nearest_hits, reason,
+        robust[:, :, 0], robust[:, :, 1], blocks,
+    )  # fmt: skip
+    flat = (reason == OK) & (k - made.t95 * made.se_k_robust <= 0)
+    return replace(made, reason=np.where(flat, FLAT, reason))
+
+
+def _count_tables(most: int) -> tuple[Floats, Floats]:
+    """n ln n and ln n! for n = 0 .. `most`, or as far as a table is worth it."""
+    n = np.arange(min(most, MOST_LISTED) + 1, dtype=np.float64)
+    logs = np.log(np.maximum(n, 1.0))
+    return n * logs, np.cumsum(logs)
 
 
 @njit(cache=True)
 def _fit_all(
-    hits: Ints, rings: Ints, exposure_s: Floats, deltas: Floats, min_exposure_s: float, method: int
-) -> tuple[Floats, Ints]:
-    """Row by row: (A, k, se_log_A, se_k, deviance, dispersion) and (points used, nearest hits, reason)."""
-    n_rows, n_deltas = hits.shape
-    real, whole = np.full((n_rows, 6), np.nan), np.zeros((n_rows, 3), np.int64)
-    T, N, x = np.empty(n_deltas), np.empty(n_deltas), np.empty(n_deltas)
-    for row in range(n_rows):
-        n = 0
-        for i in range(n_deltas):
-            if exposure_s[row, i] > 0.0 and exposure_s[row, i] >= min_exposure_s:
-                T[n], x[n] = exposure_s[row, i], deltas[i]
-                N[n] = rings[row, i] if method == NESTED_MLE else hits[row, i]
-                whole[row, 1] = hits[row, i] if n == 0 else whole[row, 1]
-                n += 1
-        whole[row, 0] = n
-        whole[row, 2] = _fit_one(T[:n], N[:n], x[:n], method, real[row])
+    sums: tuple[Ints, Ints, Ints, Ints], spans: tuple[Ints, Ints], x: Floats, min_exposure_s: float,
+    method: int, nested: bool, tables: tuple[Floats, Floats],
+) -> tuple[Floats, Ints]:  # fmt: skip
+    """Window by window, both sides first, then each: figures (A_ ..), and points used, nearest hits, reason.
+
+    `sums` are prefix sums of exposure, hits, rings and the counts to fit, (n_buckets + 1, 2, n_deltas).
+    """
+    first, last = spans
+    n_windows, n_deltas = first.size, x.size
+    real, whole = np.full((n_windows, 3, 7), np.nan), np.zeros((n_windows, 3, 3), np.int64)
+    T, N, R, at = np.empty(n_deltas), np.empty(n_deltas), np.empty(n_deltas), np.empty(n_deltas)
+    for w in range(n_windows):
+        a, z = first[w], last[w]
+        for side in (2, 0, 1):
+            n = 0
+            for i in range(n_deltas):
+                exposure_s = _between(sums[0], a, z, side, i) / NS_PER_S
+                if exposure_s > 0.0 and exposure_s >= min_exposure_s:
+                    T[n], at[n] = exposure_s, x[i]
+                    N[n], R[n] = _between(sums[3], a, z, side, i), _between(sums[2], a, z, side, i)
+                    if n == 0:
+                        whole[w, side, 1] = _between(sums[1], a, z, side, i)
+                    n += 1
+            whole[w, side, 0] = n
+            guess = real[w, 2, K_]  # the two sides are alike: both's k is a good start for each
+            out = real[w, side]
+            whole[w, side, 2] = _fit_one(T[:n], N[:n], R[:n], at[:n], method, nested, guess, tables, out)
     return real, whole
 
 
 @njit(cache=True)
-def _fit_one(T: Floats, N: Floats, x: Floats, method: int, out: Floats) -> int:
+def _fit_one(
+    T: Floats, N: Floats, R: Floats, x: Floats, method: int, nested: bool, guess: float,
+    tables: tuple[Floats, Floats], out: Floats,
+) -> int:  # fmt: skip
     """Fit one curve into `out`; returns the reason why it is not identified (0: it is)."""
     if x.size < 2:
         return FEW_POINTS
@@ -137,89 +177,103 @@ def _fit_one(T: Floats, N: Floats, x: Floats, method: int, out: Floats) -> int:
         return NO_HITS
     if (N > 0).sum() < 2:
         return ONE_DISTANCE
-    k = _log_linear(T, N, x, out) if method == LOG_LINEAR else _likelihood(T, N, x, method == NESTED_MLE, out)
+    # rings that nothing reached, all with the same time at risk, add up to one that has no end: the sums telescope
+    m = head(T, R) if nested else x.size
+    if method == LOG_LINEAR:
+        k = _log_linear(T, N, x, out)
+    elif nested and method == NESTED_MLE:
+        k = _likelihood(T[:m], N[:m], x[:m], True, guess, out)
+    else:
+        k = _likelihood(T, N, x, False, guess, out)
     if np.isnan(k):
         return NO_MAXIMUM
-    return OK if out[1] - Z95 * out[3] > 0.0 else FLAT
+    _goodness(T[:m], R[:m], x[:m], x.size - 2, nested, method == NESTED_MLE, tables, out)
+    return OK if out[K_] - Z95 * out[SE_K] > 0.0 else FLAT
 
 
 @njit(cache=True)
-def _shape(x: Floats, i: int, k: float, nested: bool) -> tuple[float, float]:
-    """s_i(k), and g_i = d ln s_i / dk, relative to the first distance so that nothing underflows early."""
-    near = x[i] - x[0]
-    if not nested or i + 1 == x.size:
-        return np.exp(-k * near), -near
-    width = x[i + 1] - x[i]
-    gone = -np.expm1(-k * width)
-    return np.exp(-k * near) * gone, width * (1.0 - gone) / gone - near
-
-
-@njit(cache=True)
-def _likelihood(T: Floats, N: Floats, x: Floats, nested: bool, out: Floats) -> float:
+def _likelihood(T: Floats, N: Floats, x: Floats, nested: bool, guess: float, out: Floats) -> float:
     """Maximum likelihood: the root in k of the profile score; returns k, nan if there is none."""
     n, total, span, gap = x.size, N.sum(), x[-1] - x[0], np.diff(x).min()
     low, high = (0.0 if nested else -LOG_RANGE / span), LOG_RANGE / gap
-    k: float = _line(T, N, x)[1]  # a good start: the straight line through the logarithms
-    k = k if k > low else 1.0 / span
+    s, g = np.empty(n), np.empty(n)
+    # the mean depth is about 1 / k
+    k: float = guess if guess > 0.0 else total / (N * (x - x[0] + span / (2 * (n - 1)))).sum()
     for _ in range(300):
+        shapes(x, k, nested, s, g)
         w, wg, wgg, Ng = 0.0, 0.0, 0.0, 0.0
         for i in range(n):
-            s, g = _shape(x, i, k, nested)
-            w, wg, wgg, Ng = w + T[i] * s, wg + T[i] * s * g, wgg + T[i] * s * g * g, Ng + N[i] * g
+            ts = T[i] * s[i]
+            w, wg, wgg, Ng = w + ts, wg + ts * g[i], wgg + ts * g[i] * g[i], Ng + N[i] * g[i]
         score, spread = Ng / total - wg / w, wgg / w - (wg / w) ** 2
         newton = score / spread if spread > 0 else np.inf
-        if abs(newton) <= 1e-12 * abs(k):
+        if abs(newton) <= 1e-10 * abs(k):  # quadratic: the next step would be far below the last digit
+            k = k + newton
             break
         low, high = (k, high) if score > 0 else (low, k)
         k = k + newton if low < k + newton < high else (low + high) / 2
     if k * span < 1e-9 and nested:
         return np.nan
-    mu, grad, mass = np.empty(n), np.empty(n), 0.0
-    for i in range(n):
-        s, g = _shape(x, i, k, nested)
-        mu[i], grad[i], mass = T[i] * s, g - x[0], mass + T[i] * s
-    _errors(mu * (total / mass), N, grad, out)
-    out[0], out[1] = total / mass * np.exp(k * x[0]), k
+    shapes(x, k, nested, s, g)
+    A = total / (T * s).sum()
+    _fisher(T * s * A, g - x[0], out)
+    out[A_], out[K_] = A * np.exp(k * x[0]), k
     return k
-
-
-@njit(cache=True)
-def _line(T: Floats, N: Floats, x: Floats) -> tuple[float, float, float, float]:
-    """Least squares of ln(N / T) on x with weights N: ln A, k and their standard errors."""
-    w, wx, wy, wxx, wxy = 0.0, 0.0, 0.0, 0.0, 0.0
-    for i in range(x.size):
-        if N[i] > 0:
-            y = np.log(N[i] / T[i])
-            w, wx, wy, wxx, wxy = (
-                w + N[i],
-                wx + N[i] * x[i],
-                wy + N[i] * y,
-                wxx + N[i] * x[i] ** 2,
-                wxy + N[i] * x[i] * y,
-            )
-    det = w * wxx - wx * wx
-    k = -(w * wxy - wx * wy) / det
-    return (wy + k * wx) / w, k, np.sqrt(wxx / det), np.sqrt(w / det)
 
 
 @njit(cache=True)
 def _log_linear(T: Floats, N: Floats, x: Floats, out: Floats) -> float:
-    """Weighted least squares of the logarithms; returns k."""
-    log_A, k, se_log_A, se_k = _line(T, N, x)
-    _errors(np.exp(log_A - k * x) * T, N, -x, out)
-    out[0], out[1], out[2], out[3] = np.exp(log_A), k, se_log_A, se_k
+    """Least squares of ln(N / T) on x with weights N, and its own errors; returns k."""
+    w, wx, wy, wxx, wxy = 0.0, 0.0, 0.0, 0.0, 0.0
+    for i in range(x.size):
+        if N[i] > 0:
+            y = np.log(N[i] / T[i])
+            w, wx, wy = w + N[i], wx + N[i] * x[i], wy + N[i] * y
+            wxx, wxy = wxx + N[i] * x[i] ** 2, wxy + N[i] * x[i] * y
+    det = w * wxx - wx * wx
+    k = -(w * wxy - wx * wy) / det
+    out[A_], out[K_], out[SE_LOG_A], out[SE_K] = np.exp((wy + k * wx) / w), k, np.sqrt(wxx / det), np.sqrt(w / det)
     return k
 
 
 @njit(cache=True)
-def _errors(mu: Floats, N: Floats, g: Floats, out: Floats) -> None:
-    """Standard errors from the Fisher information of (ln A, k), deviance and Pearson dispersion."""
-    s0, s1, s2, deviance, pearson = 0.0, 0.0, 0.0, 0.0, 0.0
-    for i in range(mu.size):
-        s0, s1, s2 = s0 + mu[i], s1 + mu[i] * g[i], s2 + mu[i] * g[i] * g[i]
-        deviance += 2.0 * ((N[i] * np.log(N[i] / mu[i]) if N[i] > 0 else 0.0) - (N[i] - mu[i]))
-        pearson += (N[i] - mu[i]) ** 2 / mu[i]
+def _fisher(mu: Floats, g: Floats, out: Floats) -> None:
+    """Standard errors from the Fisher information of (ln A, k), g = d ln mu / dk."""
+    s0, s1, s2 = mu.sum(), (mu * g).sum(), (mu * g * g).sum()
     det = s0 * s2 - s1 * s1
-    out[2], out[3] = np.sqrt(s2 / det), np.sqrt(s0 / det)
-    out[4] = deviance
-    out[5] = pearson / (mu.size - 2) if mu.size > 2 else np.nan
+    out[SE_LOG_A], out[SE_K] = np.sqrt(s2 / det), np.sqrt(s0 / det)
+
+
+@njit(cache=True)
+def _goodness(
+    T: Floats, R: Floats, x: Floats, freedom: int, nested: bool, best: bool, tables: tuple[Floats, Floats], out: Floats
+) -> None:
+    """Deviance, Pearson dispersion and log-likelihood of the disjoint counts R under their own best curve.
+
+    That is the fitted curve itself if `best`, or else the likeliest for the rings: another estimator's curve,
+    however good, would look as if its shape were wrong.
+    """
+    n = x.size
+    s, g, at = np.empty(n), np.empty(n), out.copy()
+    if nested and not best and (R > 0).sum() > 1:
+        at[K_] = _likelihood(T, R, x, True, out[K_], at)
+    if nested and not at[K_] > 0.0:
+        return  # a rising curve gives rings no rate
+    shapes(x, at[K_], nested, s, g)
+    near = at[A_] * np.exp(-at[K_] * x[0])
+    deviance, pearson, likelihood = 0.0, 0.0, 0.0
+    for i in range(n):
+        mu = T[i] * near * s[i]
+        if mu <= 0.0:
+            if R[i] > 0:
+                return
+            continue
+        log_mu, count = np.log(mu), int(R[i])
+        listed = count < tables[0].size
+        n_log_n = tables[0][count] if listed else R[i] * np.log(R[i])
+        log_factorial = tables[1][count] if listed else math.lgamma(R[i] + 1.0)
+        deviance += 2.0 * (n_log_n - R[i] * log_mu - (R[i] - mu))
+        pearson += (R[i] - mu) ** 2 / mu
+        likelihood += R[i] * log_mu - mu - log_factorial
+    out[DEVIANCE], out[LIKELIHOOD] = deviance, likelihood
+    out[DISPERSION] = pearson / freedom if freedom > 0 else np.nan

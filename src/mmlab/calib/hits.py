@@ -12,6 +12,9 @@ range's two ends and summed up once, and 200 distances cost what 6 cost.
     sweeps     a print counts at the distances that no earlier print of its taker order (same venue
                time and side, consecutive ids) reached in this interval; exposure is the interval.
     all_hits   every print counts at every distance it reaches; exposure is the interval.
+
+With `cycle`, interval i has a probe at distance number i modulo n_deltas only, so that the distances
+share no interval and their hits are independent.
 """
 
 from __future__ import annotations
@@ -38,20 +41,103 @@ FIRST_HIT, SWEEPS, ALL_HITS = range(len(COUNT_RULES))
 class Sums:
     """Additive sums: exposure_ns, hits, rings and lots, each of shape (n_buckets, 2 sides, n_deltas).
 
-    `rings` counts hits that reached this distance and not the next; `covered_ns`, shape
-    (n_buckets,), is the time for which probes stood at all. Bucket i covers
+    `rings` counts hits that reached this distance and not the next (with `cycle`: all of them);
+    `covered_ns`, shape (n_buckets,), is the time for which probes stood at all; `flow`, shape
+    (n_buckets, 3), the tape's prints, their lots, and the lots whose taker bought. Bucket i covers
     [origin_ns + i * bucket_ns, origin_ns + (i + 1) * bucket_ns).
     """
 
     origin_ns: int
     bucket_ns: int
-    spec: ProbeSpec
+    deltas: tuple[float, ...]
+    count: str
     instrument: Instrument
     covered_ns: Ints
     exposure_ns: Ints
     hits: Ints
     rings: Ints
     lots: Ints
+    flow: Ints
+
+
+class Counter:
+    """Joins prints to intervals, chunk after chunk, and adds up what they hit in buckets of time.
+
+    `intervals` is how many were counted; `held` are the sums, whose layout is this class's own affair.
+    """
+
+    def __init__(self, instrument: Instrument, spec: ProbeSpec, origin_ns: int, bucket_ns: int) -> None:
+        self.instrument, self.spec = instrument, spec
+        self.origin_ns, self.bucket_ns = origin_ns, bucket_ns
+        self.intervals = 0
+        self._rank_of = np.searchsorted(np.array(spec.deltas), np.arange(spec.deltas[-1] + 1), side="right")
+        # off, hits and lots as differences along the distances; rings; flow; covered: by distance if they take turns
+        n = len(spec.deltas)
+        shapes = ((0, 2, n + 1),) * 3 + ((0, 2, n), (0, 3), (0, n if spec.cycle else 1))
+        self.held = [np.zeros(shape, np.int64) for shape in shapes]
+
+    @property
+    def n_buckets(self) -> int:
+        """Buckets held, from `origin_ns`."""
+        return self.held[0].shape[0]
+
+    def reserve(self, n_buckets: int) -> None:
+        """Hold at least `n_buckets`."""
+        more = n_buckets - self.n_buckets
+        if more > 0:
+            self.held = [np.concatenate([a, np.zeros((more, *a.shape[1:]), np.int64)]) for a in self.held]
+
+    def drop(self, n_buckets: int) -> None:
+        """Let go of the first `n_buckets`, which are done with."""
+        self.held = [a[n_buckets:].copy() for a in self.held]
+        self.origin_ns += n_buckets * self.bucket_ns
+
+    def add(self, laid: Intervals, trades: pl.DataFrame) -> None:
+        """Count `trades` (TRADE_COLUMNS, in time order) against `laid`; an interval needs all its prints at once.
+
+        Raises DataError if rows are not in time order, TableError for a price or quantity off its grid.
+        """
+        if laid.start_ns.size and laid.start_ns[0] < self.origin_ns:
+            raise ValueError("origin_ns lies after the first interval's start")
+        off, hits, lots, rings, flow, covered = self.held
+        base = self.intervals if self.spec.cycle else -1
+        _cover(laid.start_ns, laid.end_ns, covered, base, self.origin_ns, self.bucket_ns)
+        bad = _count(
+            (laid.start_ns, laid.start_seq, laid.end_ns, laid.end_seq, laid.mid2),
+            tuple(column(trades, name) for name in ("recv_ns", "recv_seq", "trade_ns", "trade_id")),
+            column(trades, "price"),
+            column(trades, "qty"),
+            column(trades, "taker"),
+            (self.instrument.ticks.per_unit, self.instrument.lots.per_unit),
+            self._rank_of,
+            (off, hits, lots, rings, flow),
+            (self.origin_ns, self.bucket_ns, base),
+            COUNT_RULES.index(self.spec.count),
+            self.spec.reach == "through",
+            self.spec.taker_side,
+        )
+        self.intervals += laid.start_ns.size
+        if bad >= 0:
+            self.instrument.ticks.to_steps(column(trades, "price"))  # these name the price or quantity off its grid
+            self.instrument.lots.to_steps(column(trades, "qty"))
+            raise DataError(f"trades row {bad} is earlier than the row before it", remedy="sort by recv_ns, recv_seq")
+
+    def sums(self, first: int, last: int) -> Sums:
+        """What buckets [first, last) hold."""
+        off, hits, lots, rings, flow, covered = (a[first:last] for a in self.held)
+        hits, lots, off = (np.cumsum(a, axis=2)[:, :, :-1] for a in (hits, lots, off))
+        if self.spec.cycle:
+            rings = hits
+        elif self.spec.count != "first_hit":
+            rings = hits - np.concatenate([hits[:, :, 1:], np.zeros_like(hits[:, :, :1])], axis=2)
+        exposure = covered[:, None, :] - off
+        origin = self.origin_ns + first * self.bucket_ns
+        stood = covered.sum(axis=1)
+        spec = self.spec
+        return Sums(
+            origin, self.bucket_ns, spec.deltas, spec.count, self.instrument,
+            stood, exposure, hits, rings.copy(), lots, flow.copy(),
+        )  # fmt: skip
 
 
 def sums(
@@ -65,37 +151,14 @@ def sums(
     n_buckets: int,
 ) -> Sums:
     """Join `trades` (TRADE_COLUMNS, in time order) to the probes; raises DataError if they are not in order."""
-    if laid.start_ns.size and laid.start_ns[0] < origin_ns:
-        raise ValueError("origin_ns lies after the first interval's start")
-    deltas = np.array(spec.deltas, np.int64)
-    rank_of = np.searchsorted(deltas, np.arange(deltas[-1] + 1), side="right")  # reach -> distances reached
-    covered = _covered(laid.start_ns, laid.end_ns, origin_ns, bucket_ns, n_buckets)
-    off, hits, rings, lots, bad = _count(
-        (laid.start_ns, laid.start_seq, laid.end_ns, laid.end_seq, laid.mid2),
-        tuple(column(trades, name) for name in ("recv_ns", "recv_seq", "trade_ns", "trade_id")),
-        column(trades, "price"),
-        column(trades, "qty"),
-        column(trades, "taker"),
-        (instrument.ticks.per_unit, instrument.lots.per_unit),
-        rank_of,
-        (origin_ns, bucket_ns, n_buckets, deltas.size),
-        COUNT_RULES.index(spec.count),
-        spec.reach == "through",
-        spec.taker_side,
-    )
-    if bad >= 0:
-        instrument.ticks.to_steps(column(trades, "price"))  # these name the price or quantity off its grid
-        instrument.lots.to_steps(column(trades, "qty"))
-        raise DataError(f"trades row {bad} is earlier than the row before it", remedy="sort by recv_ns, recv_seq")
-    hits, lots, off = (np.cumsum(a, axis=2)[:, :, :-1] for a in (hits, lots, off))
-    if spec.count != "first_hit":
-        rings = hits - np.concatenate([hits[:, :, 1:], np.zeros_like(hits[:, :, :1])], axis=2)
-    exposure = covered[:, None, None] - off
-    return Sums(origin_ns, bucket_ns, spec, instrument, covered, exposure, hits, rings, lots)
+    counter = Counter(instrument, spec, origin_ns, bucket_ns)
+    counter.reserve(n_buckets)
+    counter.add(laid, trades)
+    return counter.sums(0, n_buckets)
 
 
 @njit(cache=True)
-def _add_span(into: Ints, from_ns: int, to_ns: int, sign: int, origin_ns: int, bucket_ns: int) -> None:
+def add_span(into: Ints, from_ns: int, to_ns: int, sign: int, origin_ns: int, bucket_ns: int) -> None:
     """Add (`sign` 1) or take away (-1) the time [from_ns, to_ns) in the buckets it falls into."""
     while from_ns < to_ns:
         b = (from_ns - origin_ns) // bucket_ns
@@ -105,12 +168,21 @@ def _add_span(into: Ints, from_ns: int, to_ns: int, sign: int, origin_ns: int, b
 
 
 @njit(cache=True)
-def _covered(start_ns: Ints, end_ns: Ints, origin_ns: int, bucket_ns: int, n_buckets: int) -> Ints:
-    """Time per bucket during which a probe stood, shape (n_buckets,)."""
-    covered = np.zeros(n_buckets, np.int64)
+def _add_flow(flow: Ints, b: int, lots: int, taker: int) -> None:
+    """One print of the tape, in a probe's interval or not; those outside the buckets are left out."""
+    if 0 <= b < flow.shape[0]:
+        flow[b, 0] += 1
+        flow[b, 1] += lots
+        flow[b, 2] += lots if taker == 1 else 0
+
+
+@njit(cache=True)
+def _cover(start_ns: Ints, end_ns: Ints, covered: Ints, base: int, origin_ns: int, bucket_ns: int) -> None:
+    """Add the time for which probes stood: at all distances (base -1), or in turn, from interval number `base`."""
+    n_deltas = covered.shape[1]
     for i in range(start_ns.size):
-        _add_span(covered, start_ns[i], end_ns[i], 1, origin_ns, bucket_ns)
-    return covered
+        column = 0 if base < 0 else (base + i) % n_deltas
+        add_span(covered[:, column], start_ns[i], end_ns[i], 1, origin_ns, bucket_ns)
 
 
 @njit(cache=True)
@@ -122,30 +194,33 @@ def _count(
     taker: npt.NDArray[np.int8],
     per_unit: tuple[float, float],
     rank_of: Ints,
-    shape: tuple[int, int, int, int],
+    into: tuple[Ints, Ints, Ints, Ints, Ints],
+    where: tuple[int, int, int],
     rule: int,
     through: bool,
     taker_side: bool,
-) -> tuple[Ints, Ints, Ints, Ints, int]:
-    """One pass over the prints: time off risk, hits, lots as differences along the distances, and rings.
+) -> int:
+    """One pass over the prints: time off risk, hits and lots as differences along the distances, rings, flow.
 
-    The last value is the first print out of time order or off its grid, -1 if none.
+    `where` is origin_ns, bucket_ns, and the number of the first interval in the cycle (-1: no cycle).
+    Returns the first print out of time order or off its grid, -1 if none.
     """
     start_ns, start_seq, end_ns, end_seq, mid2 = laid
     recv_ns, recv_seq, trade_ns, trade_id = tape
-    origin_ns, bucket_ns, n_buckets, n_deltas = shape
-    off = np.zeros((n_buckets, 2, n_deltas + 1), np.int64)
-    hits, volume = np.zeros_like(off), np.zeros_like(off)
-    rings = np.zeros((n_buckets, 2, n_deltas), np.int64)
+    off, hits, volume, rings, flow = into
+    origin_ns, bucket_ns, base = where
+    n_deltas = rings.shape[2]
     best, mark = np.zeros(2, np.int64), np.full((2, 2), -1)  # a side: distances reached; order, bucket of the record
     j, order = -1, 0
     for i in range(recv_ns.size):
         t = recv_ns[i]
         if i > 0 and (t < recv_ns[i - 1] or (t == recv_ns[i - 1] and recv_seq[i] <= recv_seq[i - 1])):
-            return off, hits, rings, volume, i
+            return i
         ticks, lots = np.rint(price[i] * per_unit[0]), np.rint(qty[i] * per_unit[1])
         if not (abs(price[i] * per_unit[0] - ticks) <= OFF_GRID and abs(qty[i] * per_unit[1] - lots) <= OFF_GRID):
-            return off, hits, rings, volume, i
+            return i
+        b = (t - origin_ns) // bucket_ns
+        _add_flow(flow, b, int(lots), taker[i])
         # as-of backward: the last interval that starts at or before this print
         while j + 1 < start_ns.size and (
             start_ns[j + 1] < t or (start_ns[j + 1] == t and start_seq[j + 1] <= recv_seq[i])
@@ -167,24 +242,25 @@ def _count(
         reach = abs(below) // 2 - (1 if through else 0)
         if reach < 1 or (taker_side and taker[i] != (-1 if side == 0 else 1)):
             continue
-        rank = rank_of[min(reach, rank_of.size - 1)]
-        b = (t - origin_ns) // bucket_ns
-        if rule != FIRST_HIT and rank > 0:
-            volume[b, side, 0] += int(lots)
+        first, low, rank = 0, best[side], rank_of[min(reach, rank_of.size - 1)]
+        best[side] = max(low, rank)
+        if base >= 0:  # only one distance has a probe
+            first = (base + j) % n_deltas
+            low, rank = max(low, first), min(rank, first + 1)
+        if rule != FIRST_HIT and rank > first:
+            volume[b, side, first] += int(lots)
             volume[b, side, rank] -= int(lots)
-        before = best[side]
-        if rank <= before:
+        if rank <= low:
             continue
-        best[side] = rank
-        hits[b, side, before] += 1
+        hits[b, side, low] += 1
         hits[b, side, rank] -= 1
         if rule == FIRST_HIT:
-            volume[b, side, before] += int(lots)
+            volume[b, side, low] += int(lots)
             volume[b, side, rank] -= int(lots)
-            _add_span(off[:, side, before], t, end_ns[j], 1, origin_ns, bucket_ns)
-            _add_span(off[:, side, rank], t, end_ns[j], -1, origin_ns, bucket_ns)
+            add_span(off[:, side, low], t, end_ns[j], 1, origin_ns, bucket_ns)
+            add_span(off[:, side, rank], t, end_ns[j], -1, origin_ns, bucket_ns)
             if mark[side, 0] == order and mark[side, 1] == b:  # the same taker order reaches further
-                rings[b, side, before - 1] -= 1
+                rings[b, side, low - 1] -= 1
             rings[b, side, rank - 1] += 1
             mark[side, 0], mark[side, 1] = order, b
-    return off, hits, rings, volume, -1
+    return -1

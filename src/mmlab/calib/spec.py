@@ -11,6 +11,7 @@ from mmlab.core.schemas import COUNT_RULES, FIT_METHODS
 from mmlab.core.spans import NS_PER_MS
 
 DEFAULT_DELTAS = (1, 2, 3, 5, 8, 13)
+MOST_TICKS = 50  # listed distances beyond it are refused unless told otherwise
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class ProbeSpec:
     reach: touch (a print at the probe's price hits it) or through (it must be a tick beyond).
     taker_side: count only prints whose taker came from the other side.
     max_delta_ticks: the largest distance allowed, None for no bound.
+    cycle: one distance at a time, the next one at each new probe, instead of all at once.
     """
 
     deltas: tuple[int, ...] = DEFAULT_DELTAS
@@ -32,7 +34,8 @@ class ProbeSpec:
     count: str = "first_hit"
     reach: str = "touch"
     taker_side: bool = False
-    max_delta_ticks: int | None = 50
+    max_delta_ticks: int | None = MOST_TICKS
+    cycle: bool = False
 
     def __post_init__(self) -> None:
         _check_deltas(self.deltas, self.max_delta_ticks)
@@ -55,6 +58,20 @@ class ProbeSpec:
 
 
 @dataclass(frozen=True)
+class AutoDeltas:
+    """Distances chosen from the tape itself (calib/auto.py): how many, and the largest one allowed."""
+
+    count: int = 8
+    max_delta_ticks: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.count <= 200:
+            raise UsageError(f"--deltas auto:{self.count}", remedy="ask for 2 to 200 distances")
+        if self.max_delta_ticks is not None and self.max_delta_ticks < 2:
+            raise UsageError(f"--max-delta-ticks is {self.max_delta_ticks}", remedy="a curve needs at least 2 ticks")
+
+
+@dataclass(frozen=True)
 class FitSpec:
     """How the curve is fitted: the estimator and the least exposure for a distance to be used."""
 
@@ -69,12 +86,19 @@ class FitSpec:
 
 @dataclass(frozen=True)
 class ScheduleSpec:
-    """Rolling windows: every `step_min` minutes, a fit on the `train_window_min` minutes before."""
+    """Rolling windows: every `step_min` minutes, a fit on the `train_window_min` minutes before.
+
+    warm_days: how many days before the first one may be read, where the lake has them, so that the first
+    steps have a past too.
+    """
 
     train_window_min: float = 120
     step_min: float = 15
+    warm_days: int = 1
 
     def __post_init__(self) -> None:
+        if not 0 <= self.warm_days <= 366:
+            raise UsageError(f"--warm-days is {self.warm_days}", remedy="give 0 to 366 days")
         for flag, minutes in (("--step-min", self.step_min), ("--train-window-min", self.train_window_min)):
             if not 0.01 <= minutes <= 10**6:
                 raise UsageError(f"{flag} is {minutes}", remedy="give minutes, at least 0.01")
@@ -95,13 +119,16 @@ class ScheduleSpec:
         return math.gcd(self.step_ns, self.train_ns)
 
 
-def parse_deltas(text: str) -> tuple[int, ...]:
-    """`1,2,3,5,8,13` as whole numbers; raises UsageError naming --deltas."""
+def parse_deltas(text: str) -> tuple[int, ...] | int:
+    """`1,2,3,5,8,13` as whole numbers; `auto` or `auto:12` as how many to choose; raises UsageError naming --deltas."""
     try:
+        if text == "auto" or text.startswith("auto:"):
+            return int(text[5:] or AutoDeltas.count)
         return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise UsageError(
-            f"--deltas is {text!r}", remedy="give whole numbers of ticks with commas between, like 1,2,3,5,8,13"
+            f"--deltas is {text!r}",
+            remedy="give whole numbers of ticks with commas between, like 1,2,3,5,8,13, or auto, or auto:12",
         ) from None
 
 

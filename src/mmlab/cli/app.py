@@ -39,7 +39,10 @@ app.command("sql")(query.sql)
 app.command("tables")(query.tables)
 imports.command("raw")(data.import_raw)
 calibrations.command("ladder")(grouped(calibrate.ladder))
+calibrations.command("fixed")(grouped(calibrate.fixed))
 calibrations.command("schedule")(grouped(calibrate.schedule))
+calibrations.command("orders")(grouped(calibrate.orders))
+calibrations.command("validate")(grouped(calibrate.validate))
 
 
 def _version(asked: bool) -> None:

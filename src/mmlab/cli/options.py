@@ -6,16 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from mmlab.calib.spec import FitSpec, ProbeSpec, ScheduleSpec, parse_deltas
 from mmlab.cli.flags import option
 from mmlab.core.spans import Days
 
 if TYPE_CHECKING:
-    from mmlab.flows.calibrate import CalibrateSpec
     from mmlab.flows.run import Job
     from mmlab.sim.spec import BacktestSpec
 
-DATA, MEASURE, FIT, RUN = "Data", "Probes", "Fit", "Run"
+DATA, RUN = "Data", "Run"
 QUOTES, FILLS, ORDERS, ACCOUNT = "Quotes", "Fills", "Orders", "Account"
 
 DataRoot = Annotated[Path, option("--data-root", env="DATA_ROOT", help="The lake.", panel=DATA)]
@@ -23,6 +21,12 @@ OutRoot = Annotated[
     Path, option("--out-root", env=["OUT_ROOT", "OUT_DIR"], help="Where results are written.", panel=DATA)
 ]
 Symbol = Annotated[str, option("--symbol", env="SYMBOL", help="Instrument, as the venue writes it.", panel=DATA)]
+LogRoot = Annotated[
+    Path | None, option("--log-root", env="LOG_ROOT", help="Run logs; default: OUT_ROOT/logs.", panel=RUN)
+]
+RunId = Annotated[
+    str | None, option("--run-id", env="RUN_ID", help="Name of the run; default: the UTC time.", panel=RUN)
+]
 Json = Annotated[bool, option("--json", help="Print the result as JSON on the last line.", panel=RUN)]
 Report = Annotated[bool, option("--report", help="Draw the run's page at once.", panel=RUN)]
 
@@ -44,15 +48,11 @@ class JobFlags:
             "--tick-size", env="TICK_SIZE", help="Price step; default: the day's own, from its manifest.", panel=DATA
         ),
     ] = None
-    log_root: Annotated[
-        Path | None, option("--log-root", env="LOG_ROOT", help="Run logs; default: OUT_ROOT/logs.", panel=RUN)
-    ] = None
+    log_root: LogRoot = None
     log_level: Annotated[
         str, option("--log-level", env="LOG_LEVEL", help="DEBUG, INFO, WARNING or ERROR.", panel=RUN)
     ] = "INFO"
-    run_id: Annotated[
-        str | None, option("--run-id", env="RUN_ID", help="Name of the run; default: the UTC time.", panel=RUN)
-    ] = None
+    run_id: RunId = None
 
     def job(self) -> Job:
         """The job; raises UsageError for days that are none."""
@@ -69,103 +69,6 @@ class JobFlags:
             self.run_id,
             self.tick_size,
         )
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProbeFlags:
-    """What the probes measure, and how the curve is fitted."""
-
-    deltas: Annotated[
-        str,
-        option("--deltas", env="CALIB_DELTAS", help="Distances from the mid in ticks, ascending.", panel=MEASURE),
-    ] = "1,2,3,5,8,13"
-    dwell_ms: Annotated[
-        int,
-        option(
-            "--dwell-ms", env="CALIB_DWELL_MS", help="How long a probe stands before it is laid anew.", panel=MEASURE
-        ),
-    ] = 60_000
-    mid_move_threshold_ticks: Annotated[
-        float,
-        option(
-            "--mid-move-threshold-ticks",
-            env="CALIB_MID_MOVE_THRESHOLD_TICKS",
-            help="A mid that moved this far lays the probes anew; 0: never.",
-            panel=MEASURE,
-        ),
-    ] = 2.0
-    count: Annotated[
-        str,
-        option(
-            "--count",
-            env="CALIB_COUNT",
-            help="first_hit: a probe is filled once. sweeps: a taker order counts once. all_hits: every print counts.",
-            panel=MEASURE,
-        ),
-    ] = "first_hit"
-    reach: Annotated[
-        str,
-        option(
-            "--reach",
-            env="CALIB_REACH",
-            help="touch: a print at the price hits; through: a tick more.",
-            panel=MEASURE,
-        ),
-    ] = "touch"
-    taker_side: Annotated[
-        bool, option("--taker-side", help="Count only prints whose taker came from the other side.", panel=MEASURE)
-    ] = False
-    max_delta_ticks: Annotated[
-        int, option("--max-delta-ticks", env="MAX_DELTA_TICKS", help="Refuse distances beyond this.", panel=MEASURE)
-    ] = 50
-    fit_method: Annotated[
-        str, option("--fit-method", env="FIT_METHOD", help="poisson_mle, nested_mle or log_linear.", panel=FIT)
-    ] = "poisson_mle"
-    min_exposure_s: Annotated[
-        float,
-        option("--min-exposure-s", env="MIN_EXPOSURE_S", help="Least exposure for a distance to be fitted.", panel=FIT),
-    ] = 5.0
-    dt_ms: Annotated[
-        int,
-        option(
-            "--dt-ms",
-            env="POISSON_DT_MS",
-            help="Copied into poisson_fit.json for other readers; mmlab integrates over real time.",
-            panel=FIT,
-        ),
-    ] = 100
-
-    def spec(self) -> CalibrateSpec:
-        """The specification; raises UsageError naming the flag that cannot be meant."""
-        from mmlab.flows.calibrate import CalibrateSpec
-
-        probes = ProbeSpec(
-            parse_deltas(self.deltas),
-            self.dwell_ms,
-            self.mid_move_threshold_ticks,
-            self.count,
-            self.reach,
-            self.taker_side,
-            self.max_delta_ticks,
-        )
-        return CalibrateSpec(probes, FitSpec(self.fit_method, self.min_exposure_s), self.dt_ms)
-
-
-@dataclass(frozen=True, kw_only=True)
-class RollingFlags:
-    """The schedule's windows."""
-
-    train_window_min: Annotated[
-        float, option("--train-window-min", env="WF_TRAIN_WINDOW_MIN", help="Minutes each fit looks back.", panel=FIT)
-    ] = 120
-    step_min: Annotated[
-        float,
-        option("--step-min", env="WF_STEP_MIN", help="Minutes each fit is used; starts at UTC multiples.", panel=FIT),
-    ] = 15
-
-    def spec(self) -> ScheduleSpec:
-        """The specification; raises UsageError."""
-        return ScheduleSpec(self.train_window_min, self.step_min)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from mmlab.cli.calibrate import show_windows
+from mmlab.cli.calibrate_options import ProbeFlags, RollingFlags
 from mmlab.cli.console import OUT, done, progress, table, warn
 from mmlab.cli.flags import option
-from mmlab.cli.options import FILLS, JobFlags, Json, ProbeFlags, Report, RollingFlags, StrategyFlags
+from mmlab.cli.options import FILLS, JobFlags, Json, Report, StrategyFlags
 
 if TYPE_CHECKING:
     import polars as pl

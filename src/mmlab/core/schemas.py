@@ -9,7 +9,27 @@ from __future__ import annotations
 
 import polars as pl
 
+from mmlab.core.calib_schemas import (
+    CALIBRATION_TABLES,
+    COUNT_RULES,
+    CURVES,
+    FAMILIES,
+    FIT_METHODS,
+    FITS,
+    POINTS,
+    QUOTE_SIDES,
+    SCORES,
+    STABILITY,
+    VALIDATION,
+    WINDOW_METRICS,
+    WINDOWS,
+)
 from mmlab.core.table import Column, Rule, Table
+
+__all__ = [  # noqa: RUF022 - those of calibration are declared in their own file
+    "COUNT_RULES", "CURVES", "FAMILIES", "FIT_METHODS", "FITS", "POINTS", "QUOTE_SIDES", "SCORES", "STABILITY",
+    "VALIDATION", "WINDOW_METRICS", "WINDOWS",
+]  # fmt: skip
 
 LEVELS = 20  # book levels a side kept in `depth` unless told otherwise
 
@@ -254,84 +274,6 @@ FUNDING = Table(
     order=("ts_ns",),
 )
 
-QUOTE_SIDES = ("bid", "ask", "both")
-COUNT_RULES = ("first_hit", "sweeps", "all_hits")
-PROBE_SIDE = Column("side", pl.String, "bid, ask, or both pooled (hits and exposures added)", values=QUOTE_SIDES)
-COUNT_RULE = Column("count_rule", pl.String, "which hits of a probe count", values=COUNT_RULES)
-TRAIN = (
-    Column("train_start_ns", pl.Int64, "start of the training span, inclusive", "ns UTC"),
-    Column("train_end_ns", pl.Int64, "end of the training span, exclusive", "ns UTC"),
-)
-
-POINTS = Table(
-    "points",
-    "exposure and hits of the probes at one distance and side in one time bucket (sums are additive)",
-    (
-        Column("bucket_start_ns", pl.Int64, "start of the bucket, inclusive", "ns UTC"),
-        Column("bucket_end_ns", pl.Int64, "end of the bucket, exclusive", "ns UTC"),
-        PROBE_SIDE,
-        Column("delta_ticks", pl.Int64, "distance of the probe from the mid at its anchor", "ticks", low=1),
-        COUNT_RULE,
-        Column("exposure_ns", pl.Int64, "time at risk, an exact integer", "ns", low=0),
-        Column("exposure_s_total", pl.Float64, "time at risk", "s", low=0.0),
-        Column("fills_total", pl.Int64, "hits", low=0),
-        Column("ring_fills", pl.Int64, "hits that reached this distance but not the next one", low=0),
-        Column("qty_total", pl.Float64, "quantity of the prints counted", "base currency", low=0.0),
-        Column("lambda_total", pl.Float64, "fills_total / exposure_s_total; null without exposure", "1/s", True),
-        Column("usable", pl.Boolean, "exposure reaches the minimum asked for"),
-    ),
-    key=("bucket_start_ns", "side", "delta_ticks"),
-    order=("bucket_start_ns",),
-)
-
-FIT_METHODS = ("poisson_mle", "log_linear", "nested_mle")
-
-FITS = Table(
-    "fits",
-    "lambda(delta) = A exp(-k delta) fitted to the points of one training span and side",
-    (
-        *TRAIN,
-        PROBE_SIDE,
-        Column("fit_method", pl.String, "estimator", values=FIT_METHODS),
-        COUNT_RULE,
-        Column("A", pl.Float64, "intensity at the mid, one side", "1/s", True),
-        Column("k", pl.Float64, "decay", "1/tick", True),
-        Column("se_log_A", pl.Float64, "standard error of ln A", "1", True),
-        Column("se_k", pl.Float64, "standard error of k", "1/tick", True),
-        Column("A_low", pl.Float64, "95% interval of A, lower end", "1/s", True),
-        Column("A_high", pl.Float64, "95% interval of A, upper end", "1/s", True),
-        Column("k_low", pl.Float64, "95% interval of k, lower end", "1/tick", True),
-        Column("k_high", pl.Float64, "95% interval of k, upper end", "1/tick", True),
-        Column("deviance", pl.Float64, "Poisson deviance of the fit", "1", True),
-        Column("dispersion", pl.Float64, "Pearson chi-square per degree of freedom", "1", True),
-        Column("points_used", pl.Int64, "distances with enough exposure", low=0),
-        Column("fills_total", pl.Int64, "hits at the nearest usable distance", low=0),
-        Column("exposure_s", pl.Float64, "time covered by probes on one side", "s", low=0.0),
-        Column("ok", pl.Boolean, "A and k are identified by the data"),
-        Column("reason", pl.String, "why not, empty when ok"),
-    ),
-    key=("train_start_ns", "train_end_ns", "side"),
-)
-
-WINDOWS = Table(
-    "windows",
-    "one step of a schedule: the parameters in force and the past they were fitted on",
-    (
-        Column("start_ns", pl.Int64, "start of the step, inclusive", "ns UTC"),
-        Column("end_ns", pl.Int64, "end of the step, exclusive", "ns UTC"),
-        *TRAIN,
-        Column("A", pl.Float64, "intensity at the mid, one side; null before the first good fit", "1/s", True),
-        Column("k", pl.Float64, "decay; null before the first good fit", "1/tick", True),
-        Column("source", pl.String, "fit, carried forward, or none yet", values=("fit", "carry_forward", "none")),
-        Column("reason", pl.String, "why the window's own fit was not used, empty for a fit"),
-        Column("age_steps", pl.Int64, "steps since the fit in force was made", nullable=True),
-        Column("coverage", pl.Float64, "share of the training span covered by probes", "1", low=0.0),
-        Column("fills_total", pl.Int64, "hits at the nearest usable distance, both sides", low=0),
-    ),
-    key=("start_ns",),
-    order=("start_ns",),
-)
-
 ORDER_ACTIONS = ("PLACE", "REJECT", "SKIP", "CANCEL_REQ", "CANCEL_ACK", "EXPIRE", "FILL", "CLOSE_FILLED")
 ORDER_STATUSES = ("OPEN", "CANCEL_PENDING", "CANCELLED", "EXPIRED", "FILLED", "REJECTED", "SKIPPED")
 
@@ -404,5 +346,5 @@ METRICS = Table(
 LAKE_TABLES = (
     DEPTH, DIFFS, SNAPSHOTS, TRADES, AGG_TRADES, BOOK_TICKER, EVENTS, GAPS, QUARANTINE, LATENCY, BARS, FUNDING,
 )  # fmt: skip
-RUN_TABLES = (POINTS, FITS, WINDOWS, ORDERS, FILLS, STATE, METRICS)
+RUN_TABLES = (*CALIBRATION_TABLES, ORDERS, FILLS, STATE, METRICS)
 TABLES = {table.name: table for table in LAKE_TABLES + RUN_TABLES}

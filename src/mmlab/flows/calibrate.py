@@ -1,40 +1,38 @@
-"""`mmlab calibrate ladder` and `mmlab calibrate schedule`: lake -> points, fits, schedule in `out/`."""
+"""`mmlab calibrate ladder` and `fixed`: lake -> points, fits and curves of one span in `out/`."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from mmlab.calib.hits import TRADE_COLUMNS
-from mmlab.calib.probes import DEPTH_COLUMNS
-from mmlab.calib.run import Tape, ladder, rolling
-from mmlab.calib.schedule import Schedule
-from mmlab.calib.spec import FitSpec, ProbeSpec, ScheduleSpec
+from mmlab.calib.run import Chunk, Ladder, chosen, ladder_of
+from mmlab.calib.spec import AutoDeltas, FitSpec, ProbeSpec
 from mmlab.core import schemas
-from mmlab.core.errors import DataError
+from mmlab.core.spans import NS_PER_DAY, day_start_ns
 from mmlab.flows.run import Job, Progress, Run, begin, no_progress
-
-TAPE_COLUMNS = (
-    ("depth", schemas.DEPTH, DEPTH_COLUMNS),
-    ("trades", schemas.TRADES, TRADE_COLUMNS),
-    ("gaps", schemas.GAPS, ("from_ns", "to_ns", "stream")),
-)
+from mmlab.flows.tape import TapeReader, read_days
 
 
 @dataclass(frozen=True)
 class CalibrateSpec:
-    """The whole of a calibration: probes, fit, and what the artifact carries along."""
+    """The whole of a calibration: probes, fit, and what the artifact carries along.
+
+    auto: choose the distances from the tape instead of `probes.deltas`.
+    """
 
     probes: ProbeSpec
     fit: FitSpec
     dt_ms: int = 100
+    auto: AutoDeltas | None = None
 
     def flat(self) -> dict[str, Any]:
         """One flat dictionary, as manifests keep it."""
-        return {**asdict(self.probes), **asdict(self.fit), "dt_ms": self.dt_ms}
+        auto = {"deltas_auto": asdict(self.auto)} if self.auto else {}
+        return {**asdict(self.probes), **asdict(self.fit), "dt_ms": self.dt_ms, **auto}
 
 
 @dataclass(frozen=True)
@@ -47,87 +45,79 @@ class LadderResult:
     warnings: list[str]
 
 
-@dataclass(frozen=True)
-class ScheduleResult:
-    """Where the run lies, and its steps."""
-
-    path: Path
-    windows: pl.DataFrame
-    warnings: list[str]
-
-
 def calibrate_ladder(job: Job, spec: CalibrateSpec, progress: Progress = no_progress) -> LadderResult:
-    """Calibrate all distances at once on the whole span; raises DataError for a span without book or prints."""
-    with begin(job, "calibration", "ladder", progress) as run:
-        tape = read_tape(run)
-        with run.step("probes, join, points, fits"):
-            found = ladder(tape, spec.probes, spec.fit)
-        run.log.info("%d probe intervals, %d prints", found.n_intervals, tape.trades.height)
-        pooled = found.fits.row(by_predicate=pl.col("side") == "both", named=True)
-        if not pooled["ok"]:
-            run.warn(f"no curve: {pooled['reason']}; poisson_fit.json has A and k null (try other --deltas)")
-        run.folder.write_table(schemas.POINTS, found.points)
-        run.folder.write_table(schemas.FITS, found.fits)
-        run.folder.write_json("poisson_fit.json", fit_artifact(run, spec, pooled, "ladder"))
-        path = run.commit({"method": "ladder", **spec.flat()})
-        return LadderResult(path, found.points, found.fits, run.warnings)
+    """Calibrate on the whole span at once; raises DataError for a span without book or prints."""
+    return _probed(job, spec, "ladder", progress)
 
 
-def calibrate_schedule(
-    job: Job, spec: CalibrateSpec, rolling_spec: ScheduleSpec, progress: Progress = no_progress
-) -> ScheduleResult:
-    """Fit every step on its past; raises DataError if no step can be fitted at all."""
-    with begin(job, "calibration", "schedule", progress) as run:
-        found = make_schedule(run, read_tape(run), spec, rolling_spec)
-        path = run.commit({"method": "schedule", **spec.flat(), **asdict(rolling_spec)})
-        return ScheduleResult(path, found.windows, run.warnings)
+def calibrate_fixed(job: Job, spec: CalibrateSpec, progress: Progress = no_progress) -> LadderResult:
+    """The same with probes that follow the mid at every re-quote: `dwell_ms` is the re-quote interval."""
+    return _probed(job, spec, "fixed", progress)
 
 
-def make_schedule(run: Run, tape: Tape, spec: CalibrateSpec, rolling_spec: ScheduleSpec) -> Schedule:
-    """Compute a schedule and write its tables and poisson_schedule.json into the run's folder."""
-    with run.step("probes, join, points, fits"):
-        points, found = rolling(tape, spec.probes, spec.fit, rolling_spec)
-    for row in found.windows.iter_rows(named=True):
-        run.log.info("window to %d ms: %s %s", row["start_ns"] // 1_000_000, row["source"], row["reason"])
-    entries = found.entries()
-    if not entries:
-        reasons = ", ".join(sorted(set(found.windows["reason"].to_list())))
-        raise DataError(
-            f"none of {found.windows.height} windows could be fitted: {reasons}",
-            remedy="give other --deltas, a longer --train-window-min or a smaller --min-exposure-s",
-        )
-    carried = found.windows.filter(pl.col("source") == "carry_forward").height
-    if carried:
-        run.warn(f"{carried} of {found.windows.height} steps carry an earlier fit forward")
-    run.folder.write_table(schemas.POINTS, points)
-    run.folder.write_table(schemas.FITS, found.fits)
-    run.folder.write_table(schemas.WINDOWS, found.windows)
-    run.folder.write_json("poisson_schedule.json", entries)
-    return found
+def _probed(job: Job, spec: CalibrateSpec, method: str, progress: Progress) -> LadderResult:
+    with begin(job, "calibration", method, progress) as run:
+        reader = read_days(run)
+        with run.step("read, probes, join, points, fits"):
+            spec = resolved(run, spec, reader, day_start_ns(run.refs[0].day) + NS_PER_DAY)
+            found = _ladder(run, spec, reader)
+        run.log.info("%d probe intervals", found.n_intervals)
+        return finish(run, spec, method, found)
 
 
-def read_tape(run: Run) -> Tape:
-    """The columns that calibration needs; raises DataError when there is no book or no print."""
-    with run.step("read"):
-        frames = {
-            name: run.lake.read(run.refs, table, columns, require_rows=name == "depth")
-            for name, table, columns in TAPE_COLUMNS
-            if name != "trades"
-        }
-        trades = run.lake.live_prints(run.refs, TRADE_COLUMNS)
-    return Tape(frames["depth"], trades, frames["gaps"], run.instrument)
+def _ladder(run: Run, spec: CalibrateSpec, reader: TapeReader) -> Ladder:
+    """Day by day, with progress."""
+
+    def chunks() -> Iterator[Chunk]:
+        for i, chunk in enumerate(reader.chunks()):
+            yield chunk
+            run.progress("days", i + 1, len(reader.refs))
+
+    return ladder_of(chunks(), reader.gaps(), run.instrument, spec.probes, spec.fit, reader.span_ns())
 
 
-def fit_artifact(run: Run, spec: CalibrateSpec, fit: dict[str, Any], method: str) -> dict[str, Any]:
+def resolved(run: Run, spec: CalibrateSpec, reader: TapeReader, until_ns: int) -> CalibrateSpec:
+    """`spec` with the distances that `auto` chooses from the data before `until_ns`."""
+    if spec.auto is None:
+        return spec
+    probes = chosen(spec.probes, spec.auto, reader.until(until_ns))
+    run.log.info("--deltas auto: %s", ",".join(map(str, probes.deltas)))
+    return replace(spec, probes=probes)
+
+
+def finish(run: Run, spec: CalibrateSpec, method: str, found: Ladder, **more: Any) -> LadderResult:
+    """Write points, fits, curves and poisson_fit.json, and commit the run."""
+    pooled = found.fits.row(by_predicate=(pl.col("side") == "both") & (pl.col("family") == "exponential"), named=True)
+    if not pooled["ok"]:
+        run.warn(f"no curve: {pooled['reason']}; poisson_fit.json has A and k null (try --deltas auto)")
+    for table, frame in ((schemas.POINTS, found.points), (schemas.FITS, found.fits), (schemas.CURVES, found.curves)):
+        run.folder.write_table(table, frame)
+    deltas = found.points["delta_ticks"].unique().sort().to_list()
+    run.folder.write_json("poisson_fit.json", fit_artifact(run, spec, pooled, method, deltas))
+    path = run.commit({"method": method, **spec.flat(), **more})
+    return LadderResult(path, found.points, found.fits, run.warnings)
+
+
+def fit_artifact(
+    run: Run, spec: CalibrateSpec, fit: dict[str, Any], method: str, deltas: list[float]
+) -> dict[str, Any]:
     """The documents' poisson_fit.json; A and k are null when the data do not identify them."""
+    ok = fit["ok"]
+
+    def interval(name: str, suffix: str = "") -> list[float] | None:
+        ends = [fit[f"{name}_{end}{suffix}"] for end in ("low", "high")]
+        return ends if ok and None not in ends else None
+
     return {
         "distance_unit": "ticks",
         "fit_method": spec.fit.fit_method,
-        "A": fit["A"] if fit["ok"] else None,
-        "k": fit["k"] if fit["ok"] else None,
-        "A_interval95": [fit["A_low"], fit["A_high"]] if fit["ok"] else None,
-        "k_interval95": [fit["k_low"], fit["k_high"]] if fit["ok"] else None,
-        "ok": fit["ok"],
+        "A": fit["A"] if ok else None,
+        "k": fit["k"] if ok else None,
+        "A_interval95": interval("A"),
+        "k_interval95": interval("k"),
+        "A_interval95_robust": interval("A", "_robust"),
+        "k_interval95_robust": interval("k", "_robust"),
+        "ok": ok,
         "reason": fit["reason"],
         "side": fit["side"],
         "count": spec.probes.count,
@@ -135,7 +125,7 @@ def fit_artifact(run: Run, spec: CalibrateSpec, fit: dict[str, Any], method: str
         "symbol": run.job.symbol,
         "day": str(run.job.days),
         "method": method,
-        "deltas": list(spec.probes.deltas),
+        "deltas": [int(d) if d == int(d) else d for d in deltas],
         "tick_size": run.instrument.tick_size,
         "min_exposure_s": spec.fit.min_exposure_s,
         "created_utc": run.run_id,

@@ -31,34 +31,50 @@ def make_report(run: Path) -> Path:
     for name, image in images.items():
         write_bytes_atomic(run / f"{name}.png", image)
     title = f"{manifest.get('kind', 'run')} of {manifest['spec']['symbol']}, {manifest['spec']['day']}"
-    shown: Tables = {n: found[n] for n in ("windows", "fits") if n in found and found[n].height <= MOST_ROWS}
+    shown: Tables = {n: found[n] for n in SHOWN if n in found and found[n].height <= MOST_ROWS}
     text = page.render(title, manifest, found.get("metrics"), images, shown)
     write_bytes_atomic(run / "report.html", text.encode())
     return run / "report.html"
 
 
-MOST_ROWS = 400
+SHOWN = ("scores", "stability", "windows", "window_metrics", "fits")  # as tables, on the page
+MOST_ROWS = 400  # of a table that is shown
 
 
 def drawings(found: Tables, truth: dict[str, Any] | None) -> dict[str, Callable[[], Figure]]:
     """The figures that the run's tables allow, by file name, in the page's order."""
-    from mmlab.report import figures  # noqa: PLC0415
+    from mmlab.report import calibration, correlation, figures  # noqa: PLC0415
 
-    drawn: dict[str, Callable[[], Figure]] = {}
-    if "state" in found:
-        drawn["equity"] = lambda: figures.equity(found["state"])
-        drawn["inventory"] = lambda: figures.inventory(found["state"])
-        drawn["fills_on_price"] = lambda: figures.fills_on_price(found["state"], found["fills"])
-    if "points" in found and "fits" in found:
-        drawn["intensity"] = lambda: figures.intensity(*last_span(found["points"], found["fits"]), truth)
-    if "windows" in found:
-        drawn["parameters"] = lambda: figures.parameters(found["windows"], found["fits"], truth)
-    return drawn
+    t = found
+    needs: dict[str, tuple[tuple[str, ...], Callable[[], Figure]]] = {
+        "equity": (("state",), lambda: figures.equity(t["state"])),
+        "inventory": (("state",), lambda: figures.inventory(t["state"])),
+        "fills_on_price": (("state", "fills"), lambda: figures.fills_on_price(t["state"], t["fills"])),
+        "coverage": (("windows",), lambda: calibration.coverage(t["windows"], t.get("window_metrics"))),
+        "intensity": (("points", "fits"), lambda: figures.intensity(*last_span(t["points"], t["fits"]), truth)),
+        "families": (
+            ("points", "fits", "curves"),
+            lambda: figures.families(*last_span(t["points"], t["fits"]), t["curves"]),
+        ),
+        "curves_by_hour": (("points", "windows"), lambda: calibration.curves_by_hour(t["points"], t["windows"])),
+        "parameters": (("windows", "fits"), lambda: figures.parameters(t["windows"], t["fits"], truth)),
+        "dispersion": (("window_metrics",), lambda: calibration.dispersion(t["window_metrics"])),
+        "reliability": (("validation",), lambda: calibration.reliability(t["validation"], t.get("scores"))),
+        "reliability_by_distance": (("validation",), lambda: calibration.reliability_by_distance(t["validation"])),
+        "log_scores": (("scores",), lambda: calibration.log_scores(t["scores"])),
+        "fill_times": (("windows", "points"), lambda: calibration.fill_times(t["windows"], t["points"])),
+        "correlation": (
+            ("windows", "window_metrics"),
+            lambda: correlation.correlation(t["windows"], t["window_metrics"]),
+        ),
+    }
+    return {name: draw for name, (tables, draw) in needs.items() if all(table in t for table in tables)}
 
 
 def last_span(points: pl.DataFrame, fits: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Points and fits of the last good training span, or of the last one if none is good."""
-    pooled = fits.filter(pl.col("side") == "both").sort("ok", "train_end_ns")
+    """Points and fits, of all families, of the exponential's last good training span, or its last if none is good."""
+    chosen = (pl.col("side") == "both") & (pl.col("family") == "exponential")
+    pooled = fits.filter(chosen).sort("ok", "train_end_ns")
     if pooled.is_empty():
         return points, fits
     start, end = pooled.select("train_start_ns", "train_end_ns").row(-1)

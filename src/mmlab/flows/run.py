@@ -53,6 +53,7 @@ class Run:
     progress: Progress
     timings_s: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    also: list[DayRef] = field(default_factory=list)  # days before the job's that were read too
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
@@ -62,6 +63,26 @@ class Run:
         self.timings_s[name] = round(time.perf_counter() - began, 6)
         self.log.info("%s took %.3f s", name, self.timings_s[name])
 
+    def use(self, refs: list[DayRef]) -> None:
+        """Note days that are read beside the job's own, and say what is wrong with them."""
+        self.also += refs
+        self.note_conditions(refs)
+
+    def note_conditions(self, refs: list[DayRef]) -> None:
+        """Warn of days that are not complete."""
+        for ref in refs:
+            manifest = self.lake.manifest(ref)
+            if manifest.condition != "complete":
+                self.warn(f"{ref.day:%Y%m%d} is {manifest.condition}: {'; '.join(manifest.reasons)}")
+
+    def inputs(self) -> list[dict[str, Any]]:
+        """Every day that was read, with its condition and the checksums of its parts."""
+        return [
+            {"day": f"{ref.day:%Y%m%d}", "venue": ref.venue, "condition": manifest.condition, "parts": parts(manifest)}
+            for ref in (*self.also, *self.refs)
+            for manifest in [self.lake.manifest(ref)]
+        ]
+
     def warn(self, text: str) -> None:
         """Say something that the user should know, in the log, the manifest and on the terminal."""
         self.warnings.append(text)
@@ -69,11 +90,6 @@ class Run:
 
     def commit(self, spec: dict[str, Any], seed: int | None = None) -> Path:
         """Write the manifest and put the run's folder in place."""
-        inputs = [
-            {"day": f"{ref.day:%Y%m%d}", "venue": ref.venue, "condition": manifest.condition, "parts": parts(manifest)}
-            for ref in self.refs
-            for manifest in [self.lake.manifest(ref)]
-        ]
         path = self.folder.commit(
             {
                 "run_id": self.run_id,
@@ -81,8 +97,8 @@ class Run:
                 "spec": {"symbol": self.job.symbol, "day": str(self.job.days), **spec},
                 "instrument": asdict(self.instrument),
                 "seed": seed,
-                "inputs": inputs,
-                "truth": self.lake.manifest(self.refs[0]).truth,
+                "inputs": self.inputs(),
+                "truth": self.lake.manifest(self.refs[0]).truth if self.refs else {},
                 "timings_s": self.timings_s,
                 "warnings": self.warnings,
             }
@@ -97,23 +113,29 @@ def parts(manifest: Any) -> dict[str, str]:
 
 
 @contextmanager
-def begin(job: Job, kind: str, method: str | None, progress: Progress) -> Iterator[Run]:
-    """Find the days, open the run's folder and log; a fault is logged before it goes on to the user."""
+def begin(
+    job: Job, kind: str, method: str | None, progress: Progress,
+    *, resumable: bool = False, instrument: Instrument | None = None,
+) -> Iterator[Run]:  # fmt: skip
+    """Find the days, open the run's folder and log; a fault is logged before it goes on to the user.
+
+    With an `instrument` from elsewhere the days may be missing: `refs` are then empty.
+    """
     lake = Lake(job.data_root)
-    refs = lake.find(job.symbol, job.days, job.venue)
-    instrument = lake.instrument(refs)
+    if instrument is None:
+        refs = lake.find(job.symbol, job.days, job.venue)
+        instrument = lake.instrument(refs)
+    else:
+        refs = lake.find_any(job.symbol, job.days, job.venue)
     if job.tick_size is not None:
         instrument = Instrument(instrument.venue, instrument.symbol, job.tick_size, instrument.lot_size)
     run_id = job.run_id or default_run_id(datetime.now(UTC))
-    folder = RunFolder.create(job.out_root, kind, method, job.symbol, str(job.days), run_id)
+    folder = RunFolder.create(job.out_root, kind, method, job.symbol, str(job.days), run_id, resumable)
     log_kind = f"{kind}/{method}" if method else kind
     log = open_log(job.log_root or job.out_root / "logs", log_kind, job.symbol, str(job.days), run_id, job.log_level)
     log.info("%s of %s %s from %s", log_kind, job.symbol, job.days, job.data_root)
     run = Run(job, run_id, log_kind, folder, log, refs, instrument, lake, progress)
-    for ref in refs:
-        manifest = lake.manifest(ref)
-        if manifest.condition != "complete":
-            run.warn(f"{ref.day:%Y%m%d} is {manifest.condition}: {'; '.join(manifest.reasons)}")
+    run.note_conditions(refs)
     try:
         yield run
     except Exception as error:

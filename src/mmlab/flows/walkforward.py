@@ -7,10 +7,12 @@ from pathlib import Path
 
 import polars as pl
 
+from mmlab.calib.schedule import entries
 from mmlab.calib.spec import ScheduleSpec
 from mmlab.flows.backtest import simulate_into
-from mmlab.flows.calibrate import CalibrateSpec, make_schedule, read_tape
+from mmlab.flows.calibrate import CalibrateSpec
 from mmlab.flows.run import Job, Progress, begin, no_progress
+from mmlab.flows.schedule import make_schedule
 from mmlab.sim.intensity import Intensity
 from mmlab.sim.spec import BacktestSpec
 
@@ -36,10 +38,10 @@ def walkforward(
 ) -> WalkforwardResult:
     """Calibrate each step on its past, then simulate with the parameters that change over the day."""
     with begin(job, "walkforward", None, progress) as run:
-        schedule = make_schedule(run, read_tape(run), calibration, rolling)
+        schedule = make_schedule(run, calibration, rolling)
         progress("walkforward", 1, 2)
-        figures = simulate_into(run, spec, Intensity.scheduled(schedule.entries()))
+        figures = simulate_into(run, spec, Intensity.scheduled(entries(schedule.windows)))
         progress("walkforward", 2, 2)
-        path = run.commit({"calibration": calibration.flat(), **asdict(rolling), **asdict(spec)}, spec.fill.seed)
+        path = run.commit({"calibration": schedule.spec.flat(), **asdict(rolling), **asdict(spec)}, spec.fill.seed)
         truth = run.lake.manifest(run.refs[0]).truth.get("pieces", [])
         return WalkforwardResult(path, schedule.windows, schedule.fits, figures, truth, run.warnings)

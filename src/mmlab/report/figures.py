@@ -13,18 +13,18 @@ import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
-from scipy.stats import chi2
 
+from mmlab.core.schemas import FAMILIES
 from mmlab.core.spans import NS_PER_MS, NS_PER_S
-from mmlab.report.bands import curve_band, steps
+from mmlab.report.bands import LIMITS, across, bars, by_distance, curve_band, log_axis, shade_unfitted, stairs, steps
 from mmlab.report.canvas import INK, MUTED, canvas, finish, png, says, thin, times, values
 
-__all__ = ["equity", "fills_on_price", "intensity", "inventory", "parameters", "png"]
+__all__ = ["equity", "families", "fills_on_price", "intensity", "inventory", "parameters", "png"]
 
 BUY, SELL, LOSS = "#0072b2", "#d55e00", "#c0392b"  # blue and vermilion: apart for colour-blind eyes too
 MID, TRUTH = "#3e4c59", "#009e73"
 SIDE_COLOUR = {"bid": BUY, "ask": SELL, "both": INK}
+FAMILY_STYLE = {"exponential": (BUY, "-"), "power_law": (SELL, "--"), "monotone": ("#aa3377", ":")}
 
 
 def equity(state: pl.DataFrame) -> Figure:
@@ -92,15 +92,15 @@ def intensity(points: pl.DataFrame, fit: pl.DataFrame, truth: Mapping[str, Any] 
     """
     row = _pooled(fit)
     span = (row["train_start_ns"], row["train_end_ns"]) if row else _span(points)
-    measured = _by_distance(points.filter(pl.col("bucket_start_ns").is_between(span[0], span[1], closed="left")))
+    measured = by_distance(points.filter(pl.col("bucket_start_ns").is_between(span[0], span[1], closed="left")))
     if measured.is_empty():
         return says("Fill intensity", "no points: no probe stood in this span")
     figure, (ax,) = canvas(_fit_title(row), height=4.6)
-    reach = float(measured["delta_ticks"].to_numpy().max())
+    left, right = across(measured["delta_ticks"].to_numpy())
     for side, shift in (("bid", -0.004), ("ask", 0.004)):
-        _draw_points(ax, measured.filter(pl.col("side") == side), side, shift * reach)
+        _draw_points(ax, measured.filter(pl.col("side") == side), side, shift * (right - left))
     lowest = _lowest(measured)
-    distances = np.linspace(0, reach * 1.03, 200)
+    distances = np.linspace(left, right, 200)
     if row is not None and row["ok"]:
         middle, low, high = curve_band(row, measured.filter(pl.col("side") == "both"), distances)
         ax.fill_between(distances, low, high, color=INK, alpha=0.15, linewidth=0, label="95% band of the curve")
@@ -109,11 +109,44 @@ def intensity(points: pl.DataFrame, fit: pl.DataFrame, truth: Mapping[str, Any] 
         label = f"truth: A = {piece['A']:g} /s, k = {piece['k']:g} /tick" if i < 4 else None
         curve = piece["A"] * np.exp(-piece["k"] * distances)
         ax.plot(distances, curve, color=TRUTH, linestyle=(i, (5, 3)), linewidth=1.4, label=label)
-    ax.set_yscale("log")
-    ax.set_ylim(bottom=lowest / 2)
-    ax.set_xlim(0, reach * 1.03)
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda rate, _: f"{rate:g}"))
+    log_axis(ax, bottom=lowest / 3)
+    ax.set_xlim(left, right)
     finish(ax, "intensity, hits per second and side", x_label="distance from the mid at the anchor, ticks")
+    return figure
+
+
+def families(points: pl.DataFrame, fits: pl.DataFrame, curves: pl.DataFrame) -> Figure:
+    """Hits per second at each distance with enough exposure, Poisson 95% bars, and every family's curve with its AIC.
+
+    points, fits, curves: POINTS, FITS and CURVES rows; drawn is the span that `intensity` draws, both sides pooled.
+    """
+    row = _pooled(fits)
+    both = pl.col("side") == "both"
+    span = (row["train_start_ns"], row["train_end_ns"]) if row else _span(points)
+    measured = by_distance(points.filter(both & pl.col("bucket_start_ns").is_between(span[0], span[1], closed="left")))
+    measured = measured.filter(pl.col("usable"))
+    own = both & (pl.col("train_start_ns") == span[0]) & (pl.col("train_end_ns") == span[1])
+    lines = curves.filter(own).sort("delta_ticks")
+    if measured.is_empty() or lines.is_empty():
+        return says("Curve families", "no points in this span" if measured.is_empty() else "no curve in this span")
+    fitted = {fit["family"]: fit for fit in fits.filter(own & pl.col("ok")).iter_rows(named=True)}
+    behind = _behind(fitted)
+    figure, (ax,) = canvas(_families_title(behind, fitted), height=4.6)
+    bars(ax, measured["delta_ticks"].to_numpy(), measured, INK, "measured, both sides, 95% interval")
+    for family in FAMILIES:
+        line = lines.filter(pl.col("family") == family)
+        if line.height:
+            colour, style = FAMILY_STYLE[family]
+            rate = line.select(pl.when(pl.col("rate") > 0).then("rate")).to_series().to_numpy()  # a log axis has no 0
+            label = (
+                family.replace("_", " ")
+                + _aic_said(behind, family, family in fitted)
+                + (", 0 in the gap" if line["rate"].min() == 0 else "")
+            )
+            ax.plot(line["delta_ticks"].to_numpy(), rate, color=colour, ls=style, lw=1.5, label=label)
+    log_axis(ax, bottom=_lowest(measured) / 3)
+    ax.set_xlim(across(measured["delta_ticks"].to_numpy()))
+    finish(ax, "intensity, hits per second and side", x_label="distance from the mid, ticks")
     return figure
 
 
@@ -123,53 +156,27 @@ def parameters(windows: pl.DataFrame, fits: pl.DataFrame, truth: Mapping[str, An
         return says("Fitted parameters", "no windows: the schedule has no step")
     drawn = steps(windows, fits)
     fitted, carried = (drawn.filter(pl.col("source") == s).height for s in ("fit", "carry_forward"))
-    title = "Parameters in force, each step fitted on the time before it"
-    figure, axes = canvas(f"{title}\n{fitted} of {drawn.height} steps fitted, {carried} carried forward", 5.4, rows=2)
-    edges = times(np.column_stack([drawn["start_ns"].to_numpy(), drawn["end_ns"].to_numpy()]).ravel())
+    small = f"{fitted} of {drawn.height} steps fitted, {carried} carried forward{_intervals_said(drawn['robust'])}"
+    figure, axes = canvas(f"Parameters in force, each step fitted on the time before it\n{small}", 5.4, rows=2)
     pieces = _pieces(truth, int(drawn["start_ns"][0]), int(drawn["end_ns"][-1]))
     for ax, name, unit in zip(axes, ("A", "k"), ("1/s and side", "1/tick"), strict=True):
-        low, value, high = (np.repeat(drawn[c].to_numpy(), 2) for c in (f"{name}_low", name, f"{name}_high"))
+        edges, low, value, high = stairs(drawn, f"{name}_low", name, f"{name}_high")
         ax.fill_between(edges, low, high, color=BUY, alpha=0.22, linewidth=0, label="95% interval of the fit")
         ax.plot(edges, value, color=BUY, linewidth=1.4, label=f"{name} in force")
         _draw_truth(ax, pieces, name)
-        _shade(ax, drawn.filter(pl.col("source") == "carry_forward"), "carried forward", "///", "#cbd2d9")
-        _shade(ax, drawn.filter(pl.col("source") == "none"), "no fit yet", "xxx", "#f5d9d2")
+        shade_unfitted(ax, drawn)
         finish(ax, f"{name}, {unit}")
     return figure
 
 
-def _by_distance(points: pl.DataFrame) -> pl.DataFrame:
-    """Sums over buckets per side and distance: hits, exposure in s, and exact Poisson 95% limits of the rate."""
-    summed = (
-        points.group_by("side", "delta_ticks")
-        .agg(pl.col("fills_total").sum().alias("hits"), pl.col("exposure_ns").sum(), pl.col("usable").any())
-        .filter(pl.col("exposure_ns") > 0)
-        .sort("side", "delta_ticks")
-    )
-    hits, exposure_s = summed["hits"].to_numpy(), summed["exposure_ns"].to_numpy() / 1e9
-    low = np.where(hits > 0, chi2.ppf(0.025, 2 * np.maximum(hits, 1)) / 2, 0.0)
-    high = np.where(hits > 0, chi2.ppf(0.975, 2 * hits + 2) / 2, -np.log(0.05))  # one-sided where nothing was hit
-    limits = {"exposure_s": exposure_s, "rate": hits / exposure_s, "low": low / exposure_s, "high": high / exposure_s}
-    return summed.with_columns(pl.Series(name, values) for name, values in limits.items())
-
-
 def _draw_points(ax: Axes, points: pl.DataFrame, side: str, shift: float) -> None:
     """Filled: used by the fit; hollow: too little exposure; arrow down: no hits, the 95% upper limit."""
-    colour = SIDE_COLOUR[side]
-    for usable, face in ((True, colour), (False, "white")):
-        part = points.filter((pl.col("hits") > 0) & (pl.col("usable") == usable))
-        if part.is_empty():
-            continue
-        rate, low, high = (part[name].to_numpy() for name in ("rate", "low", "high"))
-        x = part["delta_ticks"].to_numpy() + shift
-        label = f"{side} probes, 95% interval" if usable else f"{side} probes with little exposure"
-        bars = np.array([rate - low, high - rate])
-        ax.errorbar(x, rate, bars, fmt="o", ms=4.5, color=colour, mfc=face, capsize=2.5, lw=1.1, zorder=3, label=label)
-    missed = points.filter(pl.col("hits") == 0)
-    if missed.height:
-        x, high = missed["delta_ticks"].to_numpy() + shift, missed["high"].to_numpy()
-        label = f"{side} probes never hit, upper limit"
-        ax.errorbar(x, high, 0.5 * high, uplims=True, fmt="_", color=colour, ms=7, lw=1.1, zorder=3, label=label)
+    colour, hit, usable = SIDE_COLOUR[side], pl.col("hits") > 0, pl.col("usable")
+    for part, label, face in (
+        (points.filter((usable & hit) | ~hit), f"{side} probes, 95% interval", colour),
+        (points.filter(~usable & hit), f"{side} probes with little exposure", "white"),
+    ):
+        bars(ax, part["delta_ticks"].to_numpy() + shift, part, colour, label, face)
 
 
 def _lowest(measured: pl.DataFrame) -> float:
@@ -184,8 +191,8 @@ def _signed(value: float) -> str:
 
 
 def _pooled(fit: pl.DataFrame) -> dict[str, Any] | None:
-    """The last row of both sides that is ok, or else the last one, or none."""
-    rows = fit.filter(pl.col("side") == "both").sort("ok", "train_end_ns")
+    """The exponential's last row of both sides that is ok, or else its last one, or none."""
+    rows = fit.filter((pl.col("side") == "both") & (pl.col("family") == "exponential")).sort("ok", "train_end_ns")
     return rows.row(-1, named=True) if rows.height else None
 
 
@@ -204,7 +211,50 @@ def _fit_title(row: dict[str, Any] | None) -> str:
         return f"Fill intensity: no curve, {row['reason']}\n{how}"
     A = f"A = {row['A']:.3g} /s ({row['A_low']:.3g} to {row['A_high']:.3g})"
     k = f"k = {row['k']:.3g} /tick ({row['k_low']:.3g} to {row['k_high']:.3g})"
+    if all(row[f"{name}_robust"] is not None for name in LIMITS):
+        low_A, high_A, low_k, high_k = (row[f"{name}_robust"] for name in LIMITS)
+        how += f"; allowing for bursts A {low_A:.3g} to {high_A:.3g}, k {low_k:.3g} to {high_k:.3g}"
     return f"Fill intensity: {A}, {k}\n{how}"
+
+
+def _behind(fitted: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """AIC of each family that has one, less the lowest; the best family first."""
+    known = sorted((fit["aic"], family) for family, fit in fitted.items() if fit["aic"] is not None)
+    return {family: aic - known[0][0] for aic, family in known}
+
+
+def _intervals_said(robust: pl.Series) -> str:
+    """Which intervals stand behind the steps."""
+    found = set(robust.drop_nulls())
+    if True not in found:
+        return "; 95% intervals take hits as independent" if found else ""
+    return "; 95% intervals allow for bursts" + (" where the fit has such errors" if False in found else "")
+
+
+def _aic_said(behind: Mapping[str, float], family: str, ok: bool) -> str:
+    if family not in behind:
+        return "" if ok else ", not identified"
+    return f", AIC +{_gap(behind[family])}" if behind[family] else ", AIC lowest"
+
+
+def _gap(aic: float) -> str:
+    return f"{aic:.1f}" if aic < 100 else f"{aic:,.0f}"
+
+
+def _families_title(behind: Mapping[str, float], fitted: Mapping[str, Mapping[str, Any]]) -> str:
+    """Which family fits best, how far the others are behind, and whether the data contradict each."""
+    best, *others = (family.replace("_", " ") for family in behind) if behind else ("",)
+    gaps = list(behind.values())[1:]
+    rest = ", ".join(f"{family} {_gap(gap)} behind" for family, gap in zip(others, gaps, strict=True))
+    head = f"{best} fits best, {rest.replace('behind', 'behind in AIC', 1)}" if rest else f"only {best} has an AIC"
+    chances = (
+        f"{family.replace('_', ' ')} {'below 1e-9' if fit['p_value'] < 1e-9 else format(fit['p_value'], '.2g')}"
+        for family, fit in fitted.items()
+        if fit["p_value"] is not None
+    )
+    small = ", ".join(chances)
+    said = f"\nchance of so large a deviance if the curve is right: {small}" if small else ""
+    return f"Curve families: {head if behind else 'no AIC to compare'}{said}"
 
 
 def _pieces(truth: Mapping[str, Any] | None, start_ns: int, end_ns: int) -> list[dict[str, Any]]:
@@ -225,10 +275,3 @@ def _draw_truth(ax: Axes, pieces: list[dict[str, Any]], name: str) -> None:
         x = times(np.array([piece["start_ns"], piece["end_ns"]]))
         label = "truth" if i == 0 else None
         ax.plot(x, [piece[name]] * 2, color=TRUTH, linestyle=(0, (5, 3)), linewidth=1.4, label=label)
-
-
-def _shade(ax: Axes, rows: pl.DataFrame, label: str, hatch: str, colour: str) -> None:
-    for i, (start, end) in enumerate(rows.select("start_ns", "end_ns").iter_rows()):
-        x = times(np.array([start, end]))
-        style: dict[str, Any] = {"facecolor": colour, "alpha": 0.35, "hatch": hatch, "edgecolor": MUTED, "linewidth": 0}
-        ax.axvspan(x[0], x[1], zorder=0, label=label if i == 0 else None, **style)

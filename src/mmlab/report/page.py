@@ -23,8 +23,26 @@ CAPTIONS = {
     "each at the price it was filled at.",
     "intensity": "Hits per second and side against the distance from the mid in ticks, on a log scale: "
     "the model is a straight line there, and bars that miss it say where it does not hold.",
+    "families": "The measured rates of both sides and every curve fitted to them, joined from distance to distance; "
+    "the lowest AIC fits best, differences below 2 say little, and bursts make them look larger than they are.",
     "parameters": "A in hits per second and side and k per tick, step by step; a step uses only data from before it, "
     "hatched steps carry an older fit forward.",
+    "coverage": "Share of each step's training span in which probes stood, and the hits that its fit rests on; "
+    "hatched are spans that touch a day whose recording is not complete.",
+    "curves_by_hour": "Hits per second and side against distance, a panel for each hour of the day in UTC, all on the "
+    "same scales; the line is the last curve fitted in that hour, on the time before it.",
+    "dispersion": "Variance of the hits over blocks of time divided by that of a Poisson process: 1 is hits that come "
+    "independently, more is bursts, which make plain Poisson intervals too narrow.",
+    "fill_times": "Mean wait until the first hit of a quote held at a distance, 1 / (A exp(-k delta)) with the "
+    "parameters in force, in seconds on a log scale.",
+    "correlation": "Rank correlations of the fitted ln A and k with what the tape did in the same training spans, "
+    "from -1 to 1; neighbouring windows overlap, so they are fewer than they look.",
+    "reliability": "Each dot is a tenth of a side's predictions (a step and distance each), made before the step: "
+    "on the line at 1 as many hits came as were predicted. The bars allow for Poisson chance alone, not for bursts.",
+    "reliability_by_distance": "Hits that came divided by hits predicted at each distance; above 1 quotes there fill "
+    "more often than the curve says. Distances share prints, so neighbours move together.",
+    "log_scores": "How much likelier, in nats a step, the fit made what came than a simple predictor did; "
+    "where the bar reaches over 0, the fit is not shown to be better or worse.",
 }
 STYLE = """
 :root { --ink: #1f2933; --muted: #616e7c; --line: #e4e7eb; --wash: #f5f7fa; }

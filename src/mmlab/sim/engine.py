@@ -10,7 +10,8 @@ At each event of the tape, at time t:
 2. A print fills orders by price alone (`trade_cross`): best price first, then oldest, its quantity
    shared once. Where it reaches own buys and sells that have crossed, the oldest one's side comes first.
 3. A frame replaces the book; if a decision is due, quotes are compared with the orders at work,
-   cancels and new orders leave, and the account is written down.
+   cancels and new orders leave, and the account is written down. A script, if there is one, says
+   when that is and what is wanted, and every order at work gives way to what it wants.
 
 An order that becomes active at t meets the book as it was before t, and prints from t on. It can be
 filled until its cancel takes effect. The strategy knows what has been received, and its fills at once.
@@ -29,6 +30,7 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 Segments = tuple[Ints, Ints, Floats, Floats]  # start_ns, end_ns, A, k
+Lines = tuple[npt.NDArray[np.bool_], Ints, Ints, Ints]  # sim/script.py, frame by frame: decide, bid, ask, until_ns
 
 NEVER = 2**62
 S_PER_NS = 1e-9
@@ -37,7 +39,7 @@ MOST_EXPONENT = 50.0  # exp(50) a second fills at once; beyond it floats would o
 
 # P: the specification in whole numbers
 (QTY, ENTRY, CANCEL, REQUOTE, TTL, MAKER, TAKER, POST_ONLY, SPOT, CAP, PER, MIN_NOTIONAL, MODEL, POISSON, THROUGH, SEED,
- MAX_AGE, WINDOW) = range(18)  # fmt: skip
+ MAX_AGE, WINDOW, SCRIPTED) = range(19)  # fmt: skip
 # F: the specification in decimals; sigma nan: measured; k nan: the intensity's
 HALF_SPREAD, GAMMA, SIGMA, HORIZON, QUOTE_K, TICK = range(6)
 # S: the state between events
@@ -124,16 +126,8 @@ def _fill(
     S[FEES] += fee
     L[j, LEFT] -= lots
     row = fills[S[N_FILLS]]
-    row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7] = (
-        t,
-        L[j, ID],
-        L[j, SIDE],
-        price,
-        lots,
-        fee,
-        how,
-        mid2,
-    )
+    row[0], row[1], row[2], row[3] = t, L[j, ID], L[j, SIDE], price
+    row[4], row[5], row[6], row[7] = lots, fee, how, mid2
     S[N_FILLS] += 1
     _log_order(t, FILLED, L[j], FINE, S, orders)
     if L[j, LEFT] == 0:
@@ -273,18 +267,9 @@ def _reached(price: int, P: Ints, S: Ints, L: Ints) -> int:
 
 @njit(cache=True)
 def _match(
-    t: int,
-    price: int,
-    lots: int,
-    mid2: int,
-    P: Ints,
-    S: Ints,
-    L: Ints,
-    H: Floats,
-    orders: Ints,
-    fills: Ints,
-    state: Ints,
-) -> None:
+    t: int, price: int, lots: int, mid2: int, P: Ints, S: Ints, L: Ints, H: Floats,
+    orders: Ints, fills: Ints, state: Ints,
+) -> None:  # fmt: skip
     """Step 2: share one print among the orders that it reaches."""
     best = _reached(price, P, S, L)
     while best >= 0 and lots > 0:
@@ -376,27 +361,34 @@ def _refusal(side: int, price: int, P: Ints, S: Ints, L: Ints) -> int:
 
 
 @njit(cache=True)
-def _decide(t: int, buy: int, sell: int, why: int, P: Ints, S: Ints, L: Ints, H: Floats, orders: Ints) -> None:
-    """Step 3: keep what stands at the wanted price, cancel the rest, then send what is missing."""
+def _decide(
+    t: int, buy: int, sell: int, until: int, why: int, P: Ints, S: Ints, L: Ints, H: Floats, orders: Ints
+) -> None:
+    """Step 3: keep what stands at the wanted price, cancel the rest, then send what is missing.
+
+    A script keeps nothing, and its price 0 asks for no order.
+    """
+    scripted = P[SCRIPTED] == 1
     kept_buy, kept_sell = False, False
     for j in range(S[LIVE]):
         if L[j, REQUESTED] != NEVER:
             continue
         wanted = buy if L[j, SIDE] == 1 else sell
-        if why == FINE and L[j, PRICE] == wanted:
+        if why == FINE and L[j, PRICE] == wanted and not scripted:
             kept_buy, kept_sell = kept_buy or L[j, SIDE] == 1, kept_sell or L[j, SIDE] == -1
             continue
         L[j, REQUESTED], L[j, EFFECTIVE] = t, t + P[CANCEL]
-        L[j, WHY] = QUOTE_CHANGE if why == FINE else NO_QUOTE
+        L[j, WHY] = NO_QUOTE if why != FINE or (scripted and wanted == 0) else QUOTE_CHANGE
         _log_order(t, CANCEL_REQ, L[j], FINE, S, orders)
     for side in (1, -1):
         skip = SKIP_BUY if side == 1 else SKIP_SELL
-        if kept_buy if side == 1 else kept_sell:
+        wanted = buy if side == 1 else sell
+        if (kept_buy if side == 1 else kept_sell) or (scripted and wanted == 0):
             S[skip] = FINE
             continue
         o = L[S[LIVE]]
-        o[ID], o[SIDE], o[PRICE], o[LEFT], o[SIZE] = 0, side, (buy if side == 1 else sell), P[QTY], P[QTY]
-        o[ACTIVE], o[EXPIRE], o[REQUESTED], o[EFFECTIVE] = t + P[ENTRY], NEVER, NEVER, NEVER
+        o[ID], o[SIDE], o[PRICE], o[LEFT], o[SIZE] = 0, side, wanted, P[QTY], P[QTY]
+        o[ACTIVE], o[EXPIRE], o[REQUESTED], o[EFFECTIVE] = t + P[ENTRY], until, NEVER, NEVER
         o[IS_ACTIVE], o[WHY] = 0, 0
         refusal = why if why != FINE else _refusal(side, o[PRICE], P, S, L)
         if refusal != FINE:
@@ -407,7 +399,7 @@ def _decide(t: int, buy: int, sell: int, why: int, P: Ints, S: Ints, L: Ints, H:
         S[skip] = FINE
         o[ID] = S[NEXT_ID]
         if P[TTL] > 0:
-            o[EXPIRE] = o[ACTIVE] + P[TTL]
+            o[EXPIRE] = min(until, o[ACTIVE] + P[TTL])
         H[S[LIVE], 0], H[S[LIVE], 1] = -np.log(uniform(P[SEED], o[ID])), 0.0
         S[NEXT_ID] += 1
         S[LIVE] += 1
@@ -420,6 +412,7 @@ def walk(
     prints: tuple[Ints, Ints, Ints, Ints],
     segments: Segments,
     k_price: Floats,
+    script: Lines,
     P: Ints, F: Floats, S: Ints, L: Ints, H: Floats, R: Ints,
     orders: Ints, fills: Ints, state: Ints,
 ) -> bool:  # fmt: skip
@@ -462,9 +455,14 @@ def walk(
         S[TAKEN_BID], S[TAKEN_ASK] = 0, 0
         mid2 = bids[i] + asks[i]
         _sample(t, mid2, breaks[i], S, R)
-        if S[DECIDED] < 0 or t - S[DECIDED] >= P[REQUOTE]:
+        scripted = P[SCRIPTED] == 1
+        if script[0][i] if scripted else S[DECIDED] < 0 or t - S[DECIDED] >= P[REQUOTE]:
             S[DECIDED] = t
-            buy, sell, why = _quotes(t, bids[i], asks[i], segments, k_price, P, F, S)
-            _decide(t, buy, sell, why, P, S, L, H, orders)
+            if scripted:
+                buy, sell, until, why = script[1][i], script[2][i], script[3][i], FINE
+            else:
+                buy, sell, why = _quotes(t, bids[i], asks[i], segments, k_price, P, F, S)
+                until = NEVER
+            _decide(t, buy, sell, until, why, P, S, L, H, orders)
             _log_state(t, mid2, S, L, state)
     return True

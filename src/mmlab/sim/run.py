@@ -18,6 +18,7 @@ from mmlab.core.spans import NS_PER_MS
 from mmlab.sim import engine as e
 from mmlab.sim.events import Tape
 from mmlab.sim.intensity import Intensity
+from mmlab.sim.script import Script
 from mmlab.sim.spec import QUOTE_MODELS, BacktestSpec, rate_e9
 
 BUFFER_ROWS = 1 << 16
@@ -35,11 +36,23 @@ class Result:
     state: pl.DataFrame
 
 
-def run(tape: Tape, spec: BacktestSpec, intensity: Intensity, buffer_rows: int = BUFFER_ROWS) -> Result:
-    """Simulate; raises UsageError for a specification that the instrument does not allow."""
-    P, F, S = _whole(tape, spec), _decimals(tape, spec), _start(tape, spec)
+def run(
+    tape: Tape,
+    spec: BacktestSpec,
+    intensity: Intensity,
+    buffer_rows: int = BUFFER_ROWS,
+    script: Script | None = None,
+) -> Result:
+    """Simulate; `script` decides in place of the spec's quote model and its requote interval.
+
+    Raises UsageError for a specification that the instrument does not allow.
+    """
     n = tape.frame_ns.size
     live = 2 * (min(math.ceil((spec.entry_latency_ms + spec.cancel_latency_ms) / spec.requote_interval_ms), n) + 4)
+    if script is not None:
+        script.check(tape.frame_ns)
+        live = script.most_live(tape.frame_ns, _ns(spec.cancel_latency_ms))
+    P, F, S = _whole(tape, spec, script), _decimals(tape, spec), _start(tape, spec)
     L, H = np.zeros((live, 11), np.int64), np.zeros((live, 3))
     R = np.zeros((min(spec.quote.sigma_window_s, n), 2), np.int64)
     frames = (tape.frame_ns, tape.frame_seq, tape.breaks, tape.bid, tape.bid_lots, tape.ask, tape.ask_lots)
@@ -47,12 +60,13 @@ def run(tape: Tape, spec: BacktestSpec, intensity: Intensity, buffer_rows: int =
     prints = (tape.print_ns[first:], tape.print_seq[first:], tape.price[first:], tape.lots[first:])
     segments = (intensity.start_ns, intensity.end_ns, intensity.A, intensity.k)
     k_price = np.array([per_price(k, float(tape.instrument.tick_size)) for k in intensity.k], np.float64)
+    lines = (script or Script.none()).lines
     rows = max(buffer_rows, 16 * live + 64)
     buffers = [np.zeros((rows, width), np.int64) for width in (e.ORDER_WIDTH, e.FILL_WIDTH, e.STATE_WIDTH)]
     made: list[list[Rows]] = [[], [], []]
     done = False
     while not done:
-        done = e.walk(frames, prints, segments, k_price, P, F, S, L, H, R, *buffers)
+        done = e.walk(frames, prints, segments, k_price, lines, P, F, S, L, H, R, *buffers)
         if done:
             _last_state(tape, S, L, buffers[2])
         for kept, buffer, count in zip(made, buffers, (e.N_ORDERS, e.N_FILLS, e.N_STATE), strict=True):
@@ -66,7 +80,7 @@ def run(tape: Tape, spec: BacktestSpec, intensity: Intensity, buffer_rows: int =
     )
 
 
-def _whole(tape: Tape, spec: BacktestSpec) -> Rows:
+def _whole(tape: Tape, spec: BacktestSpec, script: Script | None) -> Rows:
     """The kernel's whole numbers: lots, ns, quanta, codes."""
     instrument, money = tape.instrument, Money.of(tape.instrument)
     lots = _floor_lots(spec.qty, instrument)
@@ -74,8 +88,9 @@ def _whole(tape: Tape, spec: BacktestSpec) -> Rows:
         raise UsageError(
             f"--qty {spec.qty:g} is less than a lot of {instrument.lot_size}", remedy="give a larger --qty"
         )
-    _countable(lots, tape, f"--qty {spec.qty:g}")
-    P = np.zeros(18, np.int64)
+    dearest = 0 if script is None else max(int(script.bid.max()), int(script.ask.max()))
+    _countable(lots, tape, f"--qty {spec.qty:g}", dearest)
+    P = np.zeros(19, np.int64)
     P[e.QTY] = lots
     P[e.ENTRY], P[e.CANCEL] = _ns(spec.entry_latency_ms), _ns(spec.cancel_latency_ms)
     P[e.REQUOTE], P[e.TTL] = _ns(spec.requote_interval_ms), _ns(spec.ttl_ms)
@@ -86,7 +101,7 @@ def _whole(tape: Tape, spec: BacktestSpec) -> Rows:
     P[e.MODEL] = QUOTE_MODELS.index(spec.quote.model)
     P[e.POISSON], P[e.THROUGH] = spec.fill.model == "poisson", spec.fill.reach == "through"
     P[e.SEED], P[e.MAX_AGE] = spec.fill.seed, _ns(spec.fill.max_book_age_ms)
-    P[e.WINDOW] = min(spec.quote.sigma_window_s, 2**32)
+    P[e.WINDOW], P[e.SCRIPTED] = min(spec.quote.sigma_window_s, 2**32), script is not None
     return P
 
 
@@ -95,9 +110,9 @@ def _ns(ms: int) -> int:
     return min(ms * NS_PER_MS, LONGEST_NS)
 
 
-def _countable(lots: int, tape: Tape, what: str) -> int:
-    """`lots` themselves; raises UsageError if at the tape's prices they are worth more than money is counted to."""
-    if abs(lots) * int(tape.ask.max()) * Money.of(tape.instrument).per_tick_lot > MOST_QUANTA:
+def _countable(lots: int, tape: Tape, what: str, dearest: int = 0) -> int:
+    """`lots`; raises UsageError if they are worth too much to be counted, at the tape's prices or at `dearest`."""
+    if abs(lots) * max(int(tape.ask.max()), dearest) * Money.of(tape.instrument).per_tick_lot > MOST_QUANTA:
         raise UsageError(f"{what} is too large to be counted exactly", remedy="give a smaller one")
     return lots
 

@@ -49,6 +49,11 @@ class Lake:
             )
         return [by_day[day] for day in days]
 
+    def find_any(self, symbol: str, days: Days, venue: str | None = None) -> list[DayRef]:
+        """The days of a range if all of them are here, else none."""
+        by_day = {ref.day: ref for ref in self.days(venue, symbol)}
+        return [by_day[day] for day in days] if all(day in by_day for day in days) else []
+
     def _what(self, symbol: str) -> str:
         """What there is instead."""
         own = [f"{ref.day:%Y%m%d}" for ref in self.days(symbol=symbol)]
@@ -98,17 +103,17 @@ class Lake:
             raise LakeError(f"table {table.name!r} of {refs[0].symbol} {days} is empty", remedy="import it again")
         return frame
 
-    def live_prints(self, refs: Sequence[DayRef], columns: Sequence[str]) -> pl.DataFrame:
-        """Columns of `trades` as they were received live; raises LakeError if there are none.
+    def live_prints(self, refs: Sequence[DayRef], columns: Sequence[str], *, require_rows: bool = True) -> pl.DataFrame:
+        """Columns of `trades` as they were received live; with `require_rows`, LakeError if there are none.
 
         Prints that a recorder filled in by REST are left out: they came when they were asked for, not when
         they happened, and the stretch that they belong to is a declared hole.
         """
         if not any(self.manifest(ref).segments for ref in refs):
-            return self.read(refs, TRADES, columns, require_rows=True)
+            return self.read(refs, TRADES, columns, require_rows=require_rows)
         lazy = self.scan(refs, TRADES, (*columns, "source")).filter(pl.col("source") == "ws").select(columns)
         frame = _collect(lazy, TRADES)
-        if frame.is_empty():
+        if frame.is_empty() and require_rows:
             raise LakeError(f"no trade of {refs[0].symbol} was received live on these days", remedy="see mmlab check")
         return frame
 

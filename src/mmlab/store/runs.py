@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import platform
@@ -14,11 +15,15 @@ from typing import Any
 from urllib.parse import quote
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 import polars as pl
+import pyarrow.parquet as pq
 
 from mmlab.core.errors import LakeError, UsageError
 from mmlab.core.table import Table
-from mmlab.store.parts import sync, write_bytes_atomic, write_part
+from mmlab.store.locks import Lock
+from mmlab.store.parts import ROW_GROUP_ROWS, sync, write_bytes_atomic, write_part
 
 PACKAGES = ("mmlab", "polars", "duckdb", "numpy", "numba", "pyarrow")
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
@@ -30,23 +35,31 @@ def default_run_id(now: datetime) -> str:
 
 
 class RunFolder:
-    """A run's folder while it is written: staged beside its place, put there by `commit`."""
+    """A run's folder while it is written: staged beside its place, put there by `commit`.
 
-    def __init__(self, place: Path) -> None:
+    One that can be resumed is staged where the next attempt finds it, and `abort` leaves it there.
+    """
+
+    def __init__(self, place: Path, resumable: bool = False) -> None:
         self.place = place
-        self._staging = place.with_name(f".staging-{place.name}-{os.getpid()}")
+        self._staging = place.with_name(
+            f".partial-{place.name}" if resumable else f".staging-{place.name}-{os.getpid()}"
+        )
         self._rows: dict[str, int] = {}
+        self._parts: dict[str, list[Path]] = {}
+        self._lock = Lock(self._staging / "lock", f"run {place.name.partition('=')[2]}") if resumable else None
 
     @classmethod
-    def create(cls, out_root: Path, kind: str, method: str | None, symbol: str, day: str, run_id: str) -> RunFolder:
+    def create(
+        cls, out_root: Path, kind: str, method: str | None, symbol: str, day: str, run_id: str, resumable: bool = False
+    ) -> RunFolder:
         """A new folder; raises UsageError if a run of that name exists, since nothing is overwritten."""
         if not run_id or "/" in run_id or run_id.startswith("."):
             raise UsageError(f"--run-id is {run_id!r}", remedy="give a name that can be a folder's")
-        parts = [kind, *([f"method={method}"] if method else []), f"symbol={quote(symbol, safe='')}", f"day={day}"]
-        place = out_root.joinpath(*parts, f"run={run_id}")
+        place = _folder(out_root, kind, method, symbol, day) / f"run={run_id}"
         if place.exists():
             raise UsageError(f"run {run_id} exists already, in {place}", remedy="give another --run-id")
-        return cls(place)
+        return cls(place, resumable)
 
     def _path(self, name: str) -> Path:
         """Where a file goes while the run is made; the folder comes with its first file."""
@@ -57,6 +70,54 @@ class RunFolder:
         """Write `<table>.parquet`, if it meets its contract."""
         write_part(self._path(f"{table.name}.parquet"), table.check(frame))
         self._rows[table.name] = frame.height
+
+    def append(self, table: Table, frame: pl.DataFrame) -> None:
+        """Write the next rows of a table as a part of their own; `join` makes one file of the parts."""
+        made = self._parts.setdefault(table.name, [])
+        path = self._path(f"{table.name}-{len(made):05}.part")
+        write_part(path, table.check(frame))
+        made.append(path)
+
+    def parts(self, table: Table) -> list[pl.DataFrame]:
+        """The parts that were appended so far."""
+        return [pl.read_parquet(part, hive_partitioning=False) for part in self._parts[table.name]]
+
+    def join(self, table: Table) -> None:
+        """Put a table's parts into one file, part by part, so that no more than one is held in memory."""
+        parts = self._parts.pop(table.name)
+        if len(parts) == 1:
+            self._rows[table.name] = pq.read_metadata(parts[0]).num_rows
+            os.replace(parts[0], self._path(f"{table.name}.parquet"))
+            return
+        temporary = self._path(f".{table.name}.parquet.tmp")
+        with pq.ParquetWriter(temporary, table.empty().to_arrow().schema, compression="zstd") as writer:
+            for part in parts:
+                frame = pl.read_parquet(part, hive_partitioning=False)
+                self._rows[table.name] = self._rows.get(table.name, 0) + frame.height
+                writer.write_table(frame.to_arrow().cast(writer.schema), row_group_size=ROW_GROUP_ROWS)
+        sync(temporary)
+        os.replace(temporary, self._path(f"{table.name}.parquet"))
+        for part in parts:
+            part.unlink()
+
+    def save(self, done: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Note what the parts so far hold, and the state to go on from; the next `save` replaces it."""
+        held = {name: len(parts) for name, parts in self._parts.items()}
+        file = io.BytesIO()
+        np.savez(file, allow_pickle=False, **arrays)
+        write_bytes_atomic(self._path("state.npz"), file.getvalue())
+        write_bytes_atomic(self._path("progress.json"), to_json({**done, "parts": held}))
+
+    def saved(self) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]] | None:
+        """What the last `save` of an earlier attempt noted, with its parts taken over; None if there is none."""
+        if not (self._staging / "progress.json").exists():
+            return None
+        done = read_json(self._staging / "progress.json")
+        with np.load(self._staging / "state.npz") as file:
+            arrays = dict(file)
+        for name, n in done["parts"].items():
+            self._parts[name] = [self._staging / f"{name}-{i:05}.part" for i in range(n)]
+        return done, arrays
 
     def write_json(self, name: str, content: object) -> None:
         """Write a JSON file; a number that JSON cannot hold becomes null nowhere: it raises ValueError."""
@@ -70,13 +131,31 @@ class RunFolder:
         """Write manifest.json, with row counts and versions, and put the folder in place."""
         versions = {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
         self.write_json("manifest.json", {**manifest, "rows": self._rows, "versions": versions})
+        for left in ("progress.json", "state.npz", "lock"):
+            (self._staging / left).unlink(missing_ok=True)
         os.replace(self._staging, self.place)
         sync(self.place.parent)
         return self.place
 
+    @staticmethod
+    def resumable(out_root: Path, kind: str, method: str | None, symbol: str, day: str) -> list[str]:
+        """Ids of the runs of this kind that began and did not end, the latest first."""
+        folder = _folder(out_root, kind, method, symbol, day)
+        found = [p for p in folder.glob(".partial-run=*") if (p / "progress.json").exists()]
+        return [p.name.partition("=")[2] for p in sorted(found, reverse=True)]
+
     def abort(self) -> None:
-        """Leave nothing behind."""
-        shutil.rmtree(self._staging, ignore_errors=True)
+        """Leave nothing behind that cannot be resumed."""
+        if not (self._staging / "progress.json").exists():
+            shutil.rmtree(self._staging, ignore_errors=True)
+        if self._lock is not None:
+            self._lock.release()
+
+
+def _folder(out_root: Path, kind: str, method: str | None, symbol: str, day: str) -> Path:
+    """Where the runs of one kind, symbol and day lie."""
+    parts = [kind, *([f"method={method}"] if method else []), f"symbol={quote(symbol, safe='')}", f"day={day}"]
+    return out_root.joinpath(*parts)
 
 
 def to_json(content: object) -> bytes:

@@ -1,0 +1,1 @@
+"""What `benchmarks.bench_peer` runs in the environment of the peer, hftbacktest: two scripts that import no mmlab."""

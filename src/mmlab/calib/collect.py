@@ -1,0 +1,197 @@
+"""A tape that comes in chunks -> sums per bucket of time, as if it had come at once.
+
+Days are read one by one, so that a month needs the memory of a day. What a chunk leaves open (the
+interval that stands, the prints that may belong to the next one, the last frame) is carried into the
+next chunk; `final_ns` tells up to when the sums cannot change any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+from numba import njit
+
+from mmlab.calib.hits import Counter, Sums
+from mmlab.calib.probes import Intervals, Ints, Layer, column
+from mmlab.calib.spec import ProbeSpec
+from mmlab.core.errors import DataError
+from mmlab.core.instrument import Instrument
+from mmlab.core.spans import NS_PER_S
+
+Arrays = npt.NDArray[Any]
+SAMPLE_NS = NS_PER_S  # the mid is sampled for its volatility at the first frame after each second
+NS_PER_US = 1000
+PREV_NS, PREV_SPREAD, SAMPLE_AT, SAMPLE_MID2 = range(4)
+
+
+@dataclass(frozen=True)
+class Market:
+    """What the book did, per bucket, each of shape (n_buckets,): sums that add up over buckets.
+
+    spread_tick_us: spread in ticks times the time it stood, us; spread_us: that time.
+    move2: squared moves of the mid in half ticks, a sample a second; move_us: the time between samples.
+    """
+
+    spread_tick_us: Ints
+    spread_us: Ints
+    move2: Ints
+    move_us: Ints
+
+
+class Collector:
+    """Adds up a tape chunk by chunk; `add` in time order, then `close`, and `sums` at any time."""
+
+    def __init__(
+        self, gaps: pl.DataFrame, instrument: Instrument, spec: ProbeSpec, origin_ns: int, bucket_ns: int
+    ) -> None:
+        self._layer = Layer(gaps, instrument, spec)
+        self.counter = Counter(instrument, spec, origin_ns, bucket_ns)
+        self._ticks = instrument.ticks
+        self._market = np.zeros((0, 4), np.int64)
+        self._at = np.array([-1, 0, -1, 0], np.int64)
+        self._waiting = pl.DataFrame()  # prints whose interval has not ended yet
+        self._newest = (-1, -1)  # the newest print
+
+    def add(self, depth: pl.DataFrame, trades: pl.DataFrame) -> None:
+        """The next frames and prints (probes.DEPTH_COLUMNS, hits.TRADE_COLUMNS); raises DataError if out of order."""
+        depth, trades = depth.rechunk(), trades.rechunk()  # once, so that every column is one array from here on
+        bid, ask = (self._ticks.to_steps(column(depth, name)) for name in ("bid_px_1", "ask_px_1"))
+        breaks = self._layer.breaks(depth)
+        laid = self._layer.lay(depth, bid + ask, breaks)
+        if depth.height:
+            self._reserve(self.last_ns)
+        where = self.counter.origin_ns, self.counter.bucket_ns
+        _watch(column(depth, "recv_ns"), breaks, bid, ask, *where, self._at, self._market)
+        self._count(laid, trades)
+
+    def close(self) -> None:
+        """The tape is over: the interval that stands ends at its last frame."""
+        laid = self._layer.close()
+        if self._waiting.height or laid.start_ns.size:
+            self.counter.add(laid, self._waiting)
+
+    @property
+    def final_ns(self) -> int:
+        """Until when nothing that comes can change the sums."""
+        open_from = self._layer.open_from
+        return (open_from or self._layer.last_frame)[0]
+
+    @property
+    def last_ns(self) -> int:
+        """The newest frame, -1 before the first."""
+        return self._layer.last_frame[0]
+
+    @property
+    def n_buckets(self) -> int:
+        """Buckets held."""
+        return self.counter.n_buckets
+
+    def bucket_of(self, t: int) -> int:
+        """Number of the bucket that begins at or holds an instant, at most `n_buckets`."""
+        return min(max((t - self.counter.origin_ns) // self.counter.bucket_ns, 0), self.n_buckets)
+
+    def sums(self, first: int, last: int) -> Sums:
+        """What buckets [first, last) hold, counted from the counter's origin."""
+        return self.counter.sums(first, last)
+
+    def market(self, first: int, last: int) -> Market:
+        """What the book did in buckets [first, last)."""
+        return Market(*(self._market[first:last, i].copy() for i in range(4)))
+
+    def drop(self, n_buckets: int) -> None:
+        """Let go of the first buckets, which are done with."""
+        self.counter.drop(n_buckets)
+        self._market = self._market[n_buckets:].copy()
+
+    def state(self) -> dict[str, Arrays]:
+        """All that later sums depend on; `restore` of a Collector made alike goes on from it."""
+        waiting = {f"waiting.{name}": self._waiting[name].to_numpy() for name in self._waiting.columns}
+        marks = np.array([*self._newest, *self._layer.epoch, self.counter.origin_ns, self.counter.intervals], np.int64)
+        held = {f"held.{i}": a for i, a in enumerate(self.counter.held)}
+        return {"marks": marks, "walk": self._layer.at, "watch": self._at, "market": self._market, **held, **waiting}
+
+    def restore(self, state: Mapping[str, Arrays]) -> None:
+        """Go on where `state` was taken."""
+        ns, seq, run, epoch, self.counter.origin_ns, self.counter.intervals = (int(n) for n in state["marks"])
+        self._newest, self._layer.epoch = (ns, seq), (run, epoch)
+        self._layer.at, self._at, self._market = state["walk"], state["watch"], state["market"]
+        self.counter.held = [state[f"held.{i}"] for i in range(len(self.counter.held))]
+        prefix = "waiting."
+        self._waiting = pl.DataFrame({n.removeprefix(prefix): a for n, a in state.items() if n.startswith(prefix)})
+
+    def _reserve(self, until_ns: int) -> None:
+        """Hold buckets up to an instant."""
+        self.counter.reserve((until_ns - self.counter.origin_ns) // self.counter.bucket_ns + 1)
+        more = self.counter.n_buckets - self._market.shape[0]
+        self._market = np.concatenate([self._market, np.zeros((more, 4), np.int64)])
+
+    def _count(self, laid: Intervals, trades: pl.DataFrame) -> None:
+        """Count the prints of intervals that have ended, and of none; the rest waits."""
+        if trades.height:
+            if _key(trades, 0) <= self._newest:
+                raise DataError("trades are earlier than those before them", remedy="sort by recv_ns, recv_seq")
+            self._newest = _key(trades, -1)
+        cut = self._layer.open_from or self._layer.last_frame
+        if self._waiting.height:
+            second = (int(laid.start_ns[1]), int(laid.start_seq[1])) if laid.start_ns.size > 1 else cut
+            if laid.start_ns.size and _key(self._waiting, -1) < second:
+                n = _rank(trades, second)  # few: what waited is joined to them, not to the whole chunk
+                self.counter.add(_part(laid, 0, 1), pl.concat([self._waiting, trades.head(n)]))
+                laid, trades = _part(laid, 1, None), trades.slice(n)
+            else:
+                trades = pl.concat([self._waiting, trades])
+        n = _rank(trades, cut)
+        self.counter.add(laid, trades.head(n))
+        self._waiting = trades.slice(n)
+
+
+def _part(laid: Intervals, first: int, last: int | None) -> Intervals:
+    """Intervals [first, last)."""
+    return Intervals(*(getattr(laid, name)[first:last] for name in Intervals.__dataclass_fields__))
+
+
+def _key(trades: pl.DataFrame, row: int) -> tuple[int, int]:
+    """(recv_ns, recv_seq) of a row."""
+    return int(trades["recv_ns"][row]), int(trades["recv_seq"][row])
+
+
+def _rank(trades: pl.DataFrame, key: tuple[int, int]) -> int:
+    """How many rows come before (recv_ns, recv_seq)."""
+    if trades.is_empty():
+        return 0
+    ns = column(trades, "recv_ns")
+    first, last = (int(np.searchsorted(ns, key[0], side)) for side in ("left", "right"))
+    return first + int(np.searchsorted(column(trades, "recv_seq")[first:last], key[1]))
+
+
+@njit(cache=True)
+def _watch(
+    recv_ns: Ints,
+    breaks: npt.NDArray[np.bool_],
+    bid: Ints,
+    ask: Ints,
+    origin_ns: int,
+    bucket_ns: int,
+    at: Ints,
+    into: Ints,
+) -> None:
+    """Add each frame's time since the one before, at the spread of that one, and each second's move, to its bucket."""
+    for i in range(recv_ns.size):
+        t, mid2 = recv_ns[i], bid[i] + ask[i]
+        row = into[(t - origin_ns) // bucket_ns]
+        if breaks[i] or at[PREV_NS] < 0:
+            at[SAMPLE_AT], at[SAMPLE_MID2] = t, mid2
+        else:
+            stood = (t - at[PREV_NS]) // NS_PER_US
+            row[0] += at[PREV_SPREAD] * stood
+            row[1] += stood
+            if t - at[SAMPLE_AT] >= SAMPLE_NS:
+                row[2] += (mid2 - at[SAMPLE_MID2]) ** 2
+                row[3] += (t - at[SAMPLE_AT]) // NS_PER_US
+                at[SAMPLE_AT], at[SAMPLE_MID2] = t, mid2
+        at[PREV_NS], at[PREV_SPREAD] = t, ask[i] - bid[i]

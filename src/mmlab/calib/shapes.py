@@ -1,0 +1,53 @@
+"""What all estimators share, compiled: the curve's shape at each distance, and sums over a span."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+
+@njit(cache=True)
+def shapes(x: Floats, k: float, nested: bool, s: Floats, g: Floats) -> None:
+    """s_i(k) relative to the first distance, so that nothing underflows early, and g_i = d ln s_i / dk.
+
+    x, s, g: shape (n,). Not nested: s = exp(-k (x - x_0)). Nested: the rings' rates,
+    s_i = exp(-k (x_i - x_0)) (1 - exp(-k (x_i+1 - x_i))), the last one without the factor.
+    """
+    n = x.size
+    near, width, keep, gone = 1.0, np.nan, 1.0, 0.0
+    for i in range(n):
+        far = x[i] - x[0]
+        if i + 1 == n:
+            s[i], g[i] = near, -far
+            return
+        step = x[i + 1] - x[i]
+        if step != width:  # distances are often evenly spaced: one exponential serves them all
+            width, keep, gone = step, np.exp(-k * step), -np.expm1(-k * step)
+        if nested:
+            s[i], g[i] = near * gone, step * keep / gone - far
+        else:
+            s[i], g[i] = near, -far
+        near *= keep
+
+
+@njit(cache=True)
+def between(prefix: Ints, first: int, last: int, side: int, i: int) -> int:
+    """Sum over buckets [first, last) at distance i, of side 0 or 1, or 2 for both; see points.Window."""
+    if side < 2:
+        one: int = prefix[last, side, i] - prefix[first, side, i]
+        return one
+    two: int = prefix[last, 0, i] - prefix[first, 0, i] + prefix[last, 1, i] - prefix[first, 1, i]
+    return two
+
+
+@njit(cache=True)
+def head(T: Floats, N: Floats) -> int:
+    """How many distances there are up to the first of those at the far end that nothing reached, all at risk alike."""
+    h = T.size - 1
+    while h > 0 and N[h] == 0.0 and N[h - 1] == 0.0 and T[h - 1] == T[h]:
+        h -= 1
+    return h + 1

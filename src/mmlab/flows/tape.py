@@ -1,0 +1,97 @@
+"""What a calibration reads from the lake: day by day, so that a month needs the memory of a day."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+import polars as pl
+
+from mmlab.calib.hits import TRADE_COLUMNS
+from mmlab.calib.probes import DEPTH_COLUMNS
+from mmlab.calib.run import GAP_COLUMNS, Chunk, Tape
+from mmlab.calib.schedule import Days
+from mmlab.core import schemas
+from mmlab.core.errors import DataError
+from mmlab.core.instrument import Instrument
+from mmlab.core.spans import NS_PER_DAY, day_start_ns
+from mmlab.flows.run import Run
+from mmlab.store.lake import DayRef, Lake
+
+
+@dataclass(frozen=True)
+class TapeReader:
+    """Frames and prints of consecutive days from `from_ns` on, in chunks of one day."""
+
+    lake: Lake
+    refs: Sequence[DayRef]
+    instrument: Instrument
+    from_ns: int = 0
+
+    def span_ns(self) -> tuple[int, int]:
+        """Receive times of the first and the last book frame; raises DataError if there is none."""
+        frames = self.lake.scan(self.refs, schemas.DEPTH, ("recv_ns",)).filter(pl.col("recv_ns") >= self.from_ns)
+        first, last = frames.select(pl.col("recv_ns").min(), last=pl.col("recv_ns").max()).collect().row(0)
+        if first is None:
+            raise DataError("there are no book frames", remedy="import or record depth for these days")
+        return first, last
+
+    def gaps(self) -> pl.DataFrame:
+        """Declared holes of all the days."""
+        return self.lake.read(self.refs, schemas.GAPS, GAP_COLUMNS)
+
+    def chunks(self) -> Iterator[Chunk]:
+        """(depth, trades) of one day after the other; raises LakeError if no day has a print."""
+        for ref in self.refs:
+            depth = self.lake.read([ref], schemas.DEPTH, DEPTH_COLUMNS)
+            trades = self.lake.live_prints([ref], TRADE_COLUMNS, require_rows=len(self.refs) == 1)
+            yield self._late(depth), self._late(trades)
+
+    def whole(self) -> Tape:
+        """All of it at once; raises DataError if there is no book."""
+        depth, trades = (pl.concat(frames) for frames in zip(*self.chunks(), strict=True))
+        return Tape(depth, trades, self.gaps(), self.instrument)
+
+    def until(self, end_ns: int) -> Tape:
+        """Everything before an instant at once."""
+        parts = []
+        for (depth, trades), ref in zip(self.chunks(), self.refs, strict=True):
+            parts.append([frame.filter(pl.col("recv_ns") < end_ns) for frame in (depth, trades)])
+            if day_start_ns(ref.day) + NS_PER_DAY >= end_ns:
+                break
+        depth, trades = (pl.concat(frames) for frames in zip(*parts, strict=True))
+        return Tape(depth, trades, self.gaps(), self.instrument)
+
+    def days(self) -> Days:
+        """From when to when each day lasts, and its condition."""
+        starts = [(day_start_ns(ref.day), self.lake.manifest(ref).condition) for ref in self.refs]
+        return [(start, start + NS_PER_DAY, condition) for start, condition in starts]
+
+    def _late(self, frame: pl.DataFrame) -> pl.DataFrame:
+        return frame if self.from_ns == 0 else frame.filter(pl.col("recv_ns") >= self.from_ns)
+
+
+def read_days(run: Run) -> TapeReader:
+    """The run's own days."""
+    return TapeReader(run.lake, run.refs, run.instrument)
+
+
+def read_warm(run: Run, train_ns: int, most_days: int) -> TapeReader:
+    """The run's days, and as much of the days before them as the first training span needs and the lake has."""
+    start = day_start_ns(run.refs[0].day)
+    known = {ref.day: ref for ref in run.lake.days(run.refs[0].venue, run.refs[0].symbol)}
+    warm: list[DayRef] = []
+    for back in range(1, min(most_days, -(-train_ns // NS_PER_DAY)) + 1):
+        ref = known.get(run.refs[0].day - timedelta(days=back))
+        if ref is None:
+            break
+        found = run.lake.manifest(ref).instrument
+        if (found.tick_size, found.lot_size) != (run.instrument.tick_size, run.instrument.lot_size):
+            run.warn(f"{ref.day:%Y%m%d} has another tick or lot size: no warm start from it")
+            break
+        warm.insert(0, ref)
+    if not warm:
+        return read_days(run)
+    run.use(warm)
+    return TapeReader(run.lake, [*warm, *run.refs], run.instrument, start - train_ns)
