@@ -7,7 +7,7 @@ import sys
 
 from benchmarks.table import machine, write
 
-NAMES = ("synth", "calib", "sim", "ingest", "recovery", "record")
+NAMES = ("synth", "calib", "month", "peer", "sim", "ingest", "record", "coverage")
 
 if __name__ == "__main__":
     write("machine", machine())

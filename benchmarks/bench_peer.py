@@ -58,6 +58,7 @@ class Ran:
     """One whole process, and what it found."""
 
     seconds: float
+    cpu_s: float
     peak_mib: float
     found: Found
 
@@ -80,7 +81,7 @@ def whole(command: Sequence[object], cache: Path, found: Callable[[str], Found])
         process.returncode = os.waitstatus_to_exitcode(status)
         assert process.returncode == 0, command
         out.seek(0)
-        return Ran(seconds, usage.ru_maxrss / 1024, found(out.read()))
+        return Ran(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, found(out.read()))
 
 
 def peer_python() -> Path:
@@ -193,6 +194,7 @@ def row(engine: str, what: str, runs: Sequence[Ran], inside_s: float | None, our
         engine,
         what,
         f"{timing(runs).median:.2f}",
+        f"{statistics.median(r.cpu_s for r in runs):.2f}",
         "" if inside_s is None else f"{inside_s:.2f}",
         f"{max(r.peak_mib for r in runs):.0f}",
         f"{A:.3f}",
@@ -222,7 +224,10 @@ def main() -> None:
         row(f"mmlab {version('mmlab')}", "its very first process, kernels compiled", first, None, first),
         row(them, "light, its very first process", first_light, None, first),
     ]
-    head = ("engine", "measured", "whole process, s", "in process, s", "peak memory, MiB", "A", "k", "ratio to mmlab")
+    head = (
+        "engine", "measured", "whole process, s", "of CPU, s", "in process, s", "peak memory, MiB", "A", "k",
+        "ratio to mmlab",
+    )  # fmt: skip
     write("peer", f"{markdown(head, rows)}\n\n{notes(python, n_events, len(ours[-1].found.A))}")
 
 

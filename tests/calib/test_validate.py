@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmlab.calib.validate import Validation, validate, verdict
+from mmlab.calib.validation import Validation, validate, verdict
 from mmlab.core.calib_schemas import FITS, POINTS, SCORES, STABILITY, VALIDATION, WINDOWS
 from mmlab.core.errors import DataError
 from mmlab.core.spans import NS_PER_MIN

@@ -21,7 +21,10 @@ nested probes, or the hits themselves where distances share nothing.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -39,6 +42,7 @@ from mmlab.core.spans import NS_PER_S
 LOG_RANGE = 700.0  # exp(700) is still a double
 Z95 = 1.959963984540054  # two-sided 95% quantile of the normal distribution
 MOST_LISTED = 1 << 20
+THREADS, LEAST_ROWS = 4, 100  # fits of this many windows are worth a thread
 LEAST_BLOCKS = 8  # fewer give no error worth stating
 POISSON_MLE, LOG_LINEAR, NESTED_MLE = range(len(FIT_METHODS))
 REASONS = (
@@ -98,20 +102,41 @@ def curves(
     x = np.array(deltas, np.float64)
     x = np.log(x) if power_law else x
     method = FIT_METHODS.index(spec.fit_method)
-    counts = window.ring if method == NESTED_MLE else window.hit
-    sums = (window.exposure, window.hit, window.ring, counts)
+    m = _reached(window.hit) if nested else len(deltas)
+    exposure, hit, ring = (a[:, :, :m] for a in (window.exposure, window.hit, window.ring))
+    counts = ring if method == NESTED_MLE else hit
+    sums = (exposure, hit, ring, counts)
     tables = _count_tables(int(window.ring[-1].sum(axis=0).max(initial=0)))
-    real, whole = _fit_all(sums, (window.first, window.last), x, spec.min_exposure_s, method, nested, tables)
-    own = (window.exposure, counts)
-    by_time = (_by_time(own[0]), _by_time(own[1]))
     how = (nested, method == NESTED_MLE and nested, method == LOG_LINEAR)
-    errors, blocks = clustered(real[:, :, :2], own, by_time, window.edges, x, spec.min_exposure_s, how)
+
+    def fitted(part: slice) -> tuple[Floats, Ints, Floats, Ints]:
+        spans = (window.first[part], window.last[part])
+        real, whole = _fit_all(sums, spans, x, spec.min_exposure_s, method, nested, tables)
+        return real, whole, *clustered(real, (exposure, counts), window.edges[part], x, spec.min_exposure_s, how)
+
+    real, whole, errors, blocks = in_threads(fitted, window.first.size)
     return _curve(real, whole, np.where((blocks < LEAST_BLOCKS)[:, :, None], np.nan, errors), blocks)
 
 
-def _by_time(a: Ints) -> Floats:
-    """(n_buckets + 1, 2, n_deltas) -> (2, n_deltas, n_buckets + 1), as doubles: a kernel walks along the time."""
-    return np.ascontiguousarray(a.transpose(1, 2, 0), np.float64)
+def in_threads(work: Callable[[slice], tuple[Any, ...]], n: int) -> list[Any]:
+    """`work` on the rows 0 .. n in slices, at once where there are many; its arrays joined in order.
+
+    Each row's result depends on that row alone, so that the number of threads leaves no trace.
+    """
+    size = max(-(-n // THREADS), LEAST_ROWS)
+    slices = [slice(at, at + size) for at in range(0, max(n, 1), size)]
+    with ThreadPoolExecutor(THREADS) as pool:
+        made = list(pool.map(work, slices)) if len(slices) > 1 else [work(slices[0])]
+    return [np.concatenate(arrays) for arrays in zip(*made, strict=True)]
+
+
+def _reached(hit: Ints) -> int:
+    """How many distances there are up to the first that nothing ever reached, which stands for all beyond it.
+
+    Nested probes beyond the deepest print were at risk alike, all the time.
+    """
+    deepest = np.flatnonzero((hit[-1] != hit[0]).any(axis=0))
+    return min(int(deepest[-1]) + 2 if deepest.size else 1, int(hit.shape[2]))
 
 
 def _curve(real: Floats, whole: Ints, robust: Floats, blocks: Ints) -> Curve:
@@ -133,30 +158,34 @@ def _count_tables(most: int) -> tuple[Floats, Floats]:
     return n * logs, np.cumsum(logs)
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _fit_all(
     sums: tuple[Ints, Ints, Ints, Ints], spans: tuple[Ints, Ints], x: Floats, min_exposure_s: float,
     method: int, nested: bool, tables: tuple[Floats, Floats],
 ) -> tuple[Floats, Ints]:  # fmt: skip
     """Window by window, both sides first, then each: figures (A_ ..), and points used, nearest hits, reason.
 
-    `sums` are prefix sums of exposure, hits, rings and the counts to fit, (n_buckets + 1, 2, n_deltas).
+    `sums` are prefix sums of exposure, hits, rings and the counts to fit, (n_buckets + 1, 2, m); beyond the
+    m-th distance all is as at the m-th, where nothing was hit.
     """
     first, last = spans
-    n_windows, n_deltas = first.size, x.size
+    n_windows, n_deltas, m = first.size, x.size, sums[0].shape[2]
     real, whole = np.full((n_windows, 3, 7), np.nan), np.zeros((n_windows, 3, 3), np.int64)
     T, N, R, at = np.empty(n_deltas), np.empty(n_deltas), np.empty(n_deltas), np.empty(n_deltas)
     for w in range(n_windows):
         a, z = first[w], last[w]
         for side in (2, 0, 1):
-            n = 0
+            n, exposure_s = 0, 0.0
             for i in range(n_deltas):
-                exposure_s = _between(sums[0], a, z, side, i) / NS_PER_S
+                if i < m:
+                    exposure_s = _between(sums[0], a, z, side, i) / NS_PER_S
                 if exposure_s > 0.0 and exposure_s >= min_exposure_s:
-                    T[n], at[n] = exposure_s, x[i]
-                    N[n], R[n] = _between(sums[3], a, z, side, i), _between(sums[2], a, z, side, i)
+                    T[n], at[n], N[n], R[n] = exposure_s, x[i], 0.0, 0.0
+                    if i < m:
+                        R[n] = _between(sums[2], a, z, side, i)
+                        N[n] = R[n] if method == NESTED_MLE else _between(sums[3], a, z, side, i)
                     if n == 0:
-                        whole[w, side, 1] = _between(sums[1], a, z, side, i)
+                        whole[w, side, 1] = _between(sums[1], a, z, side, min(i, m - 1))
                     n += 1
             whole[w, side, 0] = n
             guess = real[w, 2, K_]  # the two sides are alike: both's k is a good start for each
@@ -179,21 +208,24 @@ def _fit_one(
         return ONE_DISTANCE
     # rings that nothing reached, all with the same time at risk, add up to one that has no end: the sums telescope
     m = head(T, R) if nested else x.size
+    best = np.full(out.size, np.nan)  # the likeliest curve of the disjoint counts
+    if nested and (R > 0).sum() > 1:
+        _likelihood(T[:m], R[:m], x[:m], True, guess, best)
     if method == LOG_LINEAR:
-        k = _log_linear(T, N, x, out)
+        _log_linear(T, N, x, out)
     elif nested and method == NESTED_MLE:
-        k = _likelihood(T[:m], N[:m], x[:m], True, guess, out)
+        out[:] = best
     else:
-        k = _likelihood(T, N, x, False, guess, out)
-    if np.isnan(k):
+        _likelihood(T, N, x, False, best[K_], out)
+    if np.isnan(out[K_]):
         return NO_MAXIMUM
-    _goodness(T[:m], R[:m], x[:m], x.size - 2, nested, method == NESTED_MLE, tables, out)
+    _goodness(T[:m], R[:m], x[:m], x.size - 2, nested, best if nested else out, tables, out)
     return OK if out[K_] - Z95 * out[SE_K] > 0.0 else FLAT
 
 
 @njit(cache=True)
-def _likelihood(T: Floats, N: Floats, x: Floats, nested: bool, guess: float, out: Floats) -> float:
-    """Maximum likelihood: the root in k of the profile score; returns k, nan if there is none."""
+def _likelihood(T: Floats, N: Floats, x: Floats, nested: bool, guess: float, out: Floats) -> None:
+    """Maximum likelihood: the root in k of the profile score, and its errors; `out` stays as it is if there is none."""
     n, total, span, gap = x.size, N.sum(), x[-1] - x[0], np.diff(x).min()
     low, high = (0.0 if nested else -LOG_RANGE / span), LOG_RANGE / gap
     s, g = np.empty(n), np.empty(n)
@@ -213,17 +245,16 @@ def _likelihood(T: Floats, N: Floats, x: Floats, nested: bool, guess: float, out
         low, high = (k, high) if score > 0 else (low, k)
         k = k + newton if low < k + newton < high else (low + high) / 2
     if k * span < 1e-9 and nested:
-        return np.nan
+        return
     shapes(x, k, nested, s, g)
     A = total / (T * s).sum()
     _fisher(T * s * A, g - x[0], out)
     out[A_], out[K_] = A * np.exp(k * x[0]), k
-    return k
 
 
 @njit(cache=True)
-def _log_linear(T: Floats, N: Floats, x: Floats, out: Floats) -> float:
-    """Least squares of ln(N / T) on x with weights N, and its own errors; returns k."""
+def _log_linear(T: Floats, N: Floats, x: Floats, out: Floats) -> None:
+    """Least squares of ln(N / T) on x with weights N, and its own errors."""
     w, wx, wy, wxx, wxy = 0.0, 0.0, 0.0, 0.0, 0.0
     for i in range(x.size):
         if N[i] > 0:
@@ -233,7 +264,6 @@ def _log_linear(T: Floats, N: Floats, x: Floats, out: Floats) -> float:
     det = w * wxx - wx * wx
     k = -(w * wxy - wx * wy) / det
     out[A_], out[K_], out[SE_LOG_A], out[SE_K] = np.exp((wy + k * wx) / w), k, np.sqrt(wxx / det), np.sqrt(w / det)
-    return k
 
 
 @njit(cache=True)
@@ -246,19 +276,16 @@ def _fisher(mu: Floats, g: Floats, out: Floats) -> None:
 
 @njit(cache=True)
 def _goodness(
-    T: Floats, R: Floats, x: Floats, freedom: int, nested: bool, best: bool, tables: tuple[Floats, Floats], out: Floats
+    T: Floats, R: Floats, x: Floats, freedom: int, nested: bool, at: Floats, tables: tuple[Floats, Floats], out: Floats
 ) -> None:
-    """Deviance, Pearson dispersion and log-likelihood of the disjoint counts R under their own best curve.
+    """Deviance, Pearson dispersion and log-likelihood of the disjoint counts R under `at`, their own best curve.
 
-    That is the fitted curve itself if `best`, or else the likeliest for the rings: another estimator's curve,
-    however good, would look as if its shape were wrong.
+    Another estimator's curve, however good, would look as if its shape were wrong.
     """
     n = x.size
-    s, g, at = np.empty(n), np.empty(n), out.copy()
-    if nested and not best and (R > 0).sum() > 1:
-        at[K_] = _likelihood(T, R, x, True, out[K_], at)
-    if nested and not at[K_] > 0.0:
-        return  # a rising curve gives rings no rate
+    s, g = np.empty(n), np.empty(n)
+    if np.isnan(at[K_]):
+        return  # no curve that falls
     shapes(x, at[K_], nested, s, g)
     near = at[A_] * np.exp(-at[K_] * x[0])
     deviance, pearson, likelihood = 0.0, 0.0, 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -16,8 +17,10 @@ from mmlab.calib.run import Ladder
 from mmlab.calib.spec import FitSpec
 from mmlab.core.errors import DataError, UsageError
 from mmlab.core.instrument import Instrument
+from mmlab.core.schemas import FITS
 
 Holes = tuple[Ints, Ints]
+SHARED = ("log_likelihood", "aic", "deviance", "dispersion", "p_value")  # what only independent counts have
 
 
 def from_orders(
@@ -42,7 +45,11 @@ def from_orders(
 
 
 def from_runs(runs: Sequence[tuple[float, pl.DataFrame]], instrument: Instrument, fit: FitSpec) -> Ladder:
-    """Calibrate on several runs, each at one distance: (delta in ticks, its `exposures`) nearest first."""
+    """Calibrate on several runs over one tape, each at one distance: (delta in ticks, its `exposures`) nearest first.
+
+    The runs' orders were filled by the same prints, so that their counts are not independent: only the robust
+    errors hold, and there is no likelihood, p-value or information criterion to state.
+    """
     _check(fit)
     span = _span(pl.concat([exposed for _, exposed in runs]))
     made = [
@@ -54,7 +61,10 @@ def from_runs(runs: Sequence[tuple[float, pl.DataFrame]], instrument: Instrument
     ]  # fmt: skip
     deltas = tuple(delta for delta, _ in runs)
     n_orders = sum(exposed.height for _, exposed in runs)
-    return _ladder(sums(made, deltas, instrument), fit, span, n_orders)
+    found = _ladder(sums(made, deltas, instrument), fit, span, n_orders)
+    return replace(
+        found, fits=FITS.check(found.fits.with_columns(pl.lit(None).cast(pl.Float64).alias(n) for n in SHARED))
+    )
 
 
 def sums(made: Sequence[Tally], deltas: tuple[float, ...], instrument: Instrument) -> Sums:

@@ -18,110 +18,118 @@ from mmlab.core.spans import NS_PER_S
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 NS = 1e-9
+RATE, GRAD, USED = range(3)
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def clustered(
-    fit: Floats, sums: tuple[Ints, Ints], by_time: tuple[Floats, Floats], edges: Ints, x: Floats,
-    min_exposure_s: float, how: tuple[bool, bool, bool],
-) -> tuple[Floats, Ints]:  # fmt: skip
+    fit: Floats, sums: tuple[Ints, Ints], edges: Ints, x: Floats, min_exposure_s: float, how: tuple[bool, bool, bool]
+) -> tuple[Floats, Ints]:
     """(errors of ln A and k, shape (n_windows, 3, 2), nan without a fit; blocks with exposure, (n_windows, 3)).
 
-    fit: (n_windows, 3, 2) of A and k. sums: prefix sums over buckets of exposure and counts, (n_buckets + 1,
-    2, n_deltas). by_time: the same as whole doubles, (2, n_deltas, n_buckets + 1). edges: (n_windows,
-    n_blocks + 1). The third side is both. how: whether the probes are nested, whether the counts are of
-    rings, whether the fit is log_linear.
+    fit: (n_windows, 3, 2 or more), beginning with A and k. sums: prefix sums over buckets of exposure and
+    counts, (n_buckets + 1, 2, m); beyond the m-th distance all is as at the m-th, where nothing was hit.
+    edges: (n_windows, n_blocks + 1). The third side is both. how: whether the probes are nested, whether the
+    counts are of rings, whether the fit is log_linear.
     """
-    exposure_ns, counts = by_time
     n_windows, n_deltas, n_blocks = fit.shape[0], x.size, edges.shape[1] - 1
     errors, blocks = np.full((n_windows, 3, 2), np.nan), np.zeros((n_windows, 3), np.int64)
-    rate, grad, J = np.empty((3, n_deltas)), np.empty((3, n_deltas)), np.empty((3, 3))
-    u, t, c = np.empty((3, 3, n_blocks)), np.empty(n_blocks), np.empty(n_blocks)
+    model, J, u = np.empty((3, 3, n_deltas)), np.empty((3, 3)), np.empty((3, n_blocks, 3))
     for w in range(n_windows):
         edge = edges[w]
         for side in range(3):
-            _model(fit[w, side], sums, edge, x, min_exposure_s, side, how,
-                   rate[side], grad[side], J[side])  # fmt: skip
-        u[:] = 0.0
-        n_head = _gather_tail(sums, edge, rate, grad) if how[0] else n_deltas
-        for q in range(2):
-            for i in range(n_head):
-                for b in range(n_blocks):
-                    t[b] = exposure_ns[q, i, edge[b + 1]] - exposure_ns[q, i, edge[b]]
-                    c[b] = counts[q, i, edge[b + 1]] - counts[q, i, edge[b]]
-                _score(t, c, rate[q, i], grad[q, i], u[q])
-                _score(t, c, rate[2, i], grad[2, i], u[2])
+            _model(fit[w, side], sums, edge, x, min_exposure_s, side, how, model[side], J[side])
+        n_head = _gather_tail(sums, edge, model) if how[0] else n_deltas
+        for b in range(n_blocks):
+            u[2, b] = 0.0
+            for q in range(2):
+                _scores(sums, edge[b], edge[b + 1], q, n_head, model, u[q, b], u[2, b])
         for side in range(3):
             if not np.isnan(fit[w, side, 1]):
-                blocks[w, side] = (u[side, 2] > 0.0).sum()
-                _sandwich(J[side], u[side, 0], u[side, 1], blocks[w, side], errors[w, side])
+                blocks[w, side] = (u[side, :, 2] > 0.0).sum()
+                _sandwich(J[side], u[side, :, 0], u[side, :, 1], blocks[w, side], errors[w, side])
     return errors, blocks
 
 
 @njit(cache=True)
-def _gather_tail(sums: tuple[Ints, Ints], edge: Ints, rate: Floats, grad: Floats) -> int:
+def _scores(
+    sums: tuple[Ints, Ints], a: int, z: int, q: int, n_head: int, model: Floats, own: Floats, both: Floats
+) -> None:
+    """One block and side: its score and time at risk under its own curve into `own`, under both's added to `both`."""
+    exposure, counts = sums
+    s0, s1, s2, b0, b1, b2 = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+    for i in range(n_head):
+        t = np.float64(exposure[z, q, i] - exposure[a, q, i])
+        c = np.float64(counts[z, q, i] - counts[a, q, i])
+        e = (c - t * model[q, RATE, i]) * model[q, USED, i]
+        s0, s1, s2 = s0 + e, s1 + e * model[q, GRAD, i], s2 + t * model[q, USED, i]
+        e = (c - t * model[2, RATE, i]) * model[2, USED, i]
+        b0, b1, b2 = b0 + e, b1 + e * model[2, GRAD, i], b2 + t * model[2, USED, i]
+    own[0], own[1], own[2] = s0, s1, s2
+    both[0], both[1], both[2] = both[0] + b0, both[1] + b1, both[2] + b2
+
+
+@njit(cache=True)
+def _gather_tail(sums: tuple[Ints, Ints], edge: Ints, model: Floats) -> int:
     """Let one distance stand for all at the far end that nothing reached and that were at risk alike.
 
     Nested probes at risk as long in the whole span were so in every block. Returns how many distances are left.
     """
-    a, z, last = edge[0], edge[-1], rate.shape[1] - 1
+    a, z = edge[0], edge[-1]
     exposure, count = sums
+    last = exposure.shape[2] - 1  # all beyond it is as at it
     h: int = last
-    while h > 0:
-        for q in range(2):
-            for i in (h - 1, h):
-                alike = exposure[z, q, i] - exposure[a, q, i] == exposure[z, q, last] - exposure[a, q, last]
-                if not alike or count[z, q, i] != count[a, q, i]:
-                    return h + 1
-        for side in range(3):  # all of them are used, or none
-            r, d = rate[side, h - 1], grad[side, h - 1]
-            if not np.isnan(r):
-                both = r + rate[side, h]
-                grad[side, h - 1] = (r * d + rate[side, h] * grad[side, h]) / both if both > 0.0 else d
-                rate[side, h - 1] = both
+    while h > 0 and _alike(exposure, count, a, z, h - 1, last) and _alike(exposure, count, a, z, h, last):
         h -= 1
-    return 1
+    for side in range(3):  # all of them are used, or none
+        total, weighted = 0.0, 0.0
+        for i in range(h, model.shape[2]):
+            total, weighted = total + model[side, RATE, i], weighted + model[side, RATE, i] * model[side, GRAD, i]
+        model[side, RATE, h] = total
+        model[side, GRAD, h] = weighted / total if total > 0.0 else 0.0
+    return h + 1
 
 
 @njit(cache=True)
-def _score(t: Floats, c: Floats, rate: float, grad: float, u: Floats) -> None:
-    """Add one distance's part to every block's score and time at risk; nothing where it is not used."""
-    if np.isnan(rate):
-        return
-    per_ns = rate * NS
-    for b in range(t.size):
-        e = c[b] - t[b] * per_ns
-        u[0, b] += e
-        u[1, b] += e * grad
-        u[2, b] += t[b]
+def _alike(exposure: Ints, count: Ints, a: int, z: int, i: int, last: int) -> bool:
+    """Nothing was hit at distance i, and it was at risk as long as the last one, on both sides."""
+    for q in range(2):
+        if count[z, q, i] != count[a, q, i]:
+            return False
+        if exposure[z, q, i] - exposure[a, q, i] != exposure[z, q, last] - exposure[a, q, last]:
+            return False
+    return True
 
 
 @njit(cache=True)
 def _model(
     fit: Floats, sums: tuple[Ints, Ints], edge: Ints, x: Floats, min_exposure_s: float, side: int,
-    how: tuple[bool, bool, bool], rate: Floats, grad: Floats, J: Floats,
+    how: tuple[bool, bool, bool], model: Floats, J: Floats,
 ) -> None:  # fmt: skip
-    """Rates and their gradients in k at the used distances, nan elsewhere; the information's three entries."""
-    rate[:], grad[:], J[:] = np.nan, np.nan, 0.0
-    A, k = fit
+    """Rates per ns, their gradients in k, and which distances are used; the information's three entries."""
+    model[:], J[:] = 0.0, 0.0
+    A, k = fit[0], fit[1]
     if np.isnan(k):
         return
     a, z = edge[0], edge[-1]
     at, T, N, which = np.empty(x.size), np.empty(x.size), np.empty(x.size), np.empty(x.size, np.int64)
-    n = 0
+    n, t, c, m = 0, 0, 0, sums[0].shape[2]
     for i in range(x.size):
-        t, c = between(sums[0], a, z, side, i), between(sums[1], a, z, side, i)
+        if i < m:
+            t = between(sums[0], a, z, side, i)
+        c = between(sums[1], a, z, side, i) if i < m else 0
         if t > 0 and t / NS_PER_S >= min_exposure_s:
             at[n], T[n], N[n], which[n] = x[i], t / NS_PER_S, c, i
             n += 1
     s, g = np.empty(n), np.empty(n)
     shapes(at[:n], k, how[1], s, g)
     near = A * np.exp(-k * at[0])
-    for m in range(n):
-        r, d, weight = near * s[m], g[m] - at[0], T[m] * near * s[m]
+    for j in range(n):
+        r, d, weight = near * s[j], g[j] - at[0], T[j] * near * s[j]
         if how[2]:  # log_linear's score is that of the logarithms: empirical rates, weights N
-            r, d, weight = N[m] / T[m], -at[m], N[m]
-        rate[which[m]], grad[which[m]] = r, d
+            r, d, weight = N[j] / T[j], -at[j], N[j]
+        i = which[j]
+        model[RATE, i], model[GRAD, i], model[USED, i] = r * NS, d, 1.0
         J[0], J[1], J[2] = J[0] + weight, J[1] + weight * d, J[2] + weight * d * d
 
 

@@ -51,3 +51,8 @@ def head(T: Floats, N: Floats) -> int:
     while h > 0 and N[h] == 0.0 and N[h - 1] == 0.0 and T[h - 1] == T[h]:
         h -= 1
     return h + 1
+
+
+def rate(delta_ticks: npt.ArrayLike, A: npt.ArrayLike, k: npt.ArrayLike) -> Floats:
+    """lambda(delta) = A exp(-k delta) in 1/s and side: delta in ticks, k per tick (Avellaneda and Stoikov 2008)."""
+    return np.asarray(np.asarray(A) * np.exp(-np.asarray(k) * np.asarray(delta_ticks)), np.float64)

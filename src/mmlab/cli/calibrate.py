@@ -13,6 +13,8 @@ from mmlab.cli.flags import option
 from mmlab.cli.options import RUN, JobFlags, Json, Report
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from mmlab.flows.calibrate import LadderResult
 
 FIT_COLUMNS = ("side", "A", "A_low", "A_high", "k", "k_low", "k_high", "ok", "reason")
@@ -163,10 +165,18 @@ def _show_ladder(result: LadderResult, how: str, report: bool, as_json: bool) ->
     if exponential["k_low_robust"].null_count() < exponential.height:
         heads = ("side", "A from", "to", "k from", "to")
         table("95% intervals that bursts do not narrow", heads, exponential.select("side", *ROBUST).rows())
-    families = result.fits.filter(pl.col("side") == "both").with_columns(behind=pl.col("aic") - pl.col("aic").min())
-    table("families of curve, both sides", FAMILY_COLUMNS, families.select(FAMILY_COLUMNS).rows())
+    if result.fits["aic"].null_count() < result.fits.height:  # counts that are not independent have none
+        families = result.fits.filter(pl.col("side") == "both").with_columns(
+            behind=(pl.col("aic") - pl.col("aic").min()).round(3)
+        )
+        table("families of curve, both sides", FAMILY_COLUMNS, families.select(FAMILY_COLUMNS).rows())
+    _done(result.path, _pooled(exponential), report, as_json)
+
+
+def _pooled(exponential: pl.DataFrame) -> dict[str, Any]:
+    """Both sides' figures, for the JSON line."""
     pooled = exponential.row(index=2, named=True)
-    _done(result.path, {name: pooled[name] for name in (*FIT_COLUMNS, *ROBUST)}, report, as_json)
+    return {name: pooled[name] for name in (*FIT_COLUMNS, *ROBUST)}
 
 
 def _done(path: Any, content: dict[str, Any], report: bool, as_json: bool) -> None:

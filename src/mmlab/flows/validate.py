@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
-from mmlab.calib.validate import validate
+from mmlab.calib.validation import validate
 from mmlab.core import schemas
 from mmlab.core.errors import LakeError
 from mmlab.core.instrument import Instrument
