@@ -4,8 +4,8 @@ Both find A and k for every 15 minutes of the generated day from the 2 hours bef
 A B C A B C, from process start to its end. The peer runs in an environment of its own, since it needs an older numpy;
 it is made once, in the temporary folder. Its event files are made from the same lake before anything is timed. Its
 windows are those of mmlab; the tutorial itself fits the last 10 minutes every 5 seconds, which is more work. The peer
-runs twice: as the tutorial has it, on the whole book, and `light`, which is the best that its user could make of it
-(`benchmarks/peer/tutorial.py`): the touch alone, which is all that either calibration looks at.
+runs twice: as the tutorial has it, on the whole book, and `light`, lightened where that changes no figure
+(`benchmarks/peer/tutorial.py`) and on the touch alone, which is all that either calibration looks at.
 
 The peer's two figures are not estimates of the same two numbers: it counts both sides together, at most one print in
 100 ms, by the mid of 100 ms before, and only prints that go beyond a distance. Here they are converted to a side and a
@@ -36,7 +36,8 @@ from mmlab.store.lake import Lake
 
 DELTAS = 200
 ROUNDS, CALLS = 5, 6
-PEER = ("hftbacktest==2.4.4", "numpy<2.3")
+PEER_VERSION = "2.4.4"
+PEER = (f"hftbacktest=={PEER_VERSION}", "numpy<2.3")
 SCRIPTS = Path(__file__).parent / "peer"
 
 
@@ -88,7 +89,8 @@ def peer_python() -> Path:
     """The interpreter of the peer's environment, which is made if it is not there."""
     folder = Path(tempfile.gettempdir()) / "mmlab-benchmarks-peer"
     python = folder / "bin" / "python"
-    if not python.exists() or subprocess.run([python, "-c", "import hftbacktest"], check=False).returncode:
+    probe = f"import hftbacktest; assert hftbacktest.__version__ == {PEER_VERSION!r}"
+    if not python.exists() or subprocess.run([python, "-c", probe], check=False).returncode:
         subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
         subprocess.run([python, "-m", "pip", "install", "--quiet", *PEER], check=True)
     return python
@@ -206,7 +208,8 @@ def row(engine: str, what: str, runs: Sequence[Ran], inside_s: float | None, our
 def main() -> None:
     """The first processes, then all in turn, then the calls inside a process."""
     python = peer_python()
-    lake = lake_with_day()
+    subprocess.run([sys.executable, "-c", "from benchmarks.market import lake_with_day; lake_with_day()"], check=True)
+    lake = lake_with_day()  # made above, so that its memory is not this process's
     [ref] = Lake(lake).find("BENCH", DAY)
     with tempfile.TemporaryDirectory() as folder:
         peer, cache = Peer(python, Path(folder)), Path(folder) / "numba"
@@ -216,7 +219,7 @@ def main() -> None:
         ours, written, light = (list(runs) for runs in zip(*rounds, strict=True))
         inside = in_process_s(lake), peer.in_process_s("written", cache), peer.in_process_s("light", cache)
     check(ours[-1].found, [written[-1].found, light[-1].found])
-    them = PEER[0].replace("==", " ")
+    them = f"hftbacktest {PEER_VERSION}"
     rows = [
         row(f"mmlab {version('mmlab')}", f"`calibrate schedule`, {DELTAS} distances", ours, inside[0], ours),
         row(them, "as the tutorial has it, whole book", written, inside[1], ours),

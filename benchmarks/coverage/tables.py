@@ -87,7 +87,7 @@ def _single_sides(rows: pl.DataFrame) -> str:
         return f"{min(cells):.1%} to {max(cells):.1%}"
 
     return (
-        f"Bid and ask, each by itself: over A, k and both counting rules `nested_mle`'s Fisher intervals cover "
+        f"Bid and ask, each by itself: over A, k and both counting rules `nested_mle`'s Fisher intervals cover\n"
         f"{reach(nested, FISHER)}, and the robust ones of all three estimators {reach(single, ROBUST)}."
     )
 

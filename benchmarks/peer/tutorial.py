@@ -7,9 +7,9 @@ bins gives A and k. Windows are those of `mmlab calibrate schedule`: every 15 mi
 itself fits the last 10 minutes every 5 seconds, which is more work.
 
 MODE is `written` (as the tutorial has it: `@njit`, hence compiled in every process, the mid's changes noted for a
-volatility that is not computed here, room for ten million steps, `nanmax` of a pair) or `light` (the same figures with
-what the tutorial could have left out left out, and the fit's kernels cached on disk; numba cannot cache the replay,
-whose market is a class of compiled methods around C pointers).
+volatility that is not computed here, room for ten million steps, `nanmax` of a pair) or `light` (the same figures
+without the mid's changes and the spare room, with a plain maximum, and with the fit's kernels cached on disk; numba
+refuses to cache the replay, whose market is a class of compiled methods around C pointers).
 """
 
 from __future__ import annotations

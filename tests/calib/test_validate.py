@@ -422,3 +422,15 @@ def test_stability_takes_no_overlapping_fits_and_is_null_without_enough_of_them(
     assert two["scatter"][1] == pytest.approx(abs(k[0] - k[2]) / 2**0.5)
     assert two["drift_per_hour"].null_count() == 2
     assert three.null_count().sum_horizontal().item() == 0
+
+
+def test_first_hits_are_scored_by_each_distance_since_rings_do_not_add_up():
+    """In a market that moves, rings under first_hit add up to more than the hits; a right curve still holds."""
+    rng = np.random.default_rng(5)
+    exposure = np.full((120, 2, len(DELTAS)), 60 * 10**9, np.int64)
+    rate = A * np.exp(-K * np.array(DELTAS))
+    hits = rng.poisson(exposure / 1e9 * rate)  # each distance by itself
+    points = points_of(exposure, hits, 2 * hits).with_columns(count_rule=pl.lit("first_hit"))
+    found = validate(points, NO_FITS, windows_of(20))
+    assert found.verdict.startswith("holds"), found.verdict
+    assert found.steps["observed_ring"].equals(found.steps["observed"].rename("observed_ring"))

@@ -107,3 +107,21 @@ def test_a_walk_over_midnight_fits_every_minute(tape):
     assert found.windows.height == 8
     assert found.windows["source"].to_list() == ["fit"] * 8
     assert (found.windows["coverage"] > 0.999).all()
+
+
+def test_rings_of_first_hits_overstate_the_intensity_where_prints_follow_one_another(tape):
+    """The market moves: under first_hit the rings add up to half as much again as was hit, under sweeps they do not."""
+    deltas = (36, 73, 147, 294)
+    fits = {
+        (count, method): ladder(tape, ProbeSpec(deltas, count=count, max_delta_ticks=None), FitSpec(method)).fits[2]
+        for count in ("first_hit", "sweeps")
+        for method in ("poisson_mle", "nested_mle")
+    }
+    assert fits["first_hit", "nested_mle"]["ring_excess"][0] > 0.4
+    assert abs(fits["sweeps", "nested_mle"]["ring_excess"][0]) < 1e-12
+    ratio = {
+        count: (fits[count, "nested_mle"]["A"] / fits[count, "poisson_mle"]["A"])[0]
+        for count in ("first_hit", "sweeps")
+    }
+    assert ratio["first_hit"] > 1.3
+    assert ratio["sweeps"] == pytest.approx(1.0, abs=0.1)

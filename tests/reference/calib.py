@@ -6,8 +6,10 @@ import io
 import math
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from datetime import date
 from fractions import Fraction
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -19,11 +21,17 @@ from scipy.optimize import minimize
 from mmlab.calib.hits import TRADE_COLUMNS
 from mmlab.calib.points import BLOCKS, Window
 from mmlab.calib.probes import DEPTH_COLUMNS
+from mmlab.calib.run import GAP_COLUMNS, Tape
 from mmlab.calib.spec import ProbeSpec, ScheduleSpec
+from mmlab.core import schemas
+from mmlab.core.instrument import Instrument
+from mmlab.tape.synth import SynthSpec
+from mmlab.tape.synth import chunks as synth_chunks
 from reference import probes as slow
 from reference.parity import Recording, recording
 
 SIDES = (1, -1)
+CELL = ("exposure_ns", "hits", "rings", "lots")
 Row = dict[str, Any]
 Chunk = tuple[pl.DataFrame, pl.DataFrame]
 Arrays = Mapping[str, np.ndarray]
@@ -35,11 +43,44 @@ Arrays = Mapping[str, np.ndarray]
 def drawn(seed: int, n: int, shift_ns: int = 0) -> Recording:
     """A random recording of `n` events with all its edges; the same seed with a smaller `n` is a shorter one."""
     rng = np.random.default_rng(seed)
-    made = recording(n, lambda *values: values[rng.integers(len(values))])
-    depth, trades, gaps = (
-        frame.with_columns(pl.col("^.*_ns$") + shift_ns) for frame in (made.depth, made.trades, made.gaps)
+    return narrowed(recording(n, lambda *values: values[rng.integers(len(values))]), shift_ns)
+
+
+@cache
+def synthetic(seed: int = 0, seconds: int = 72, A: float = 1.5, k: float = 0.25) -> Recording:
+    """A seeded market whose (A, k) is known, from 00:00 UTC."""
+    spec = SynthSpec(day=date(2025, 1, 1), hours=seconds / 3600, seed=seed, A=A, k=k)
+    depth, trades = (pl.concat(parts) for parts in zip(*synth_chunks(spec), strict=True))
+    return narrowed(Recording(depth, trades, schemas.GAPS.empty(), spec.instrument))
+
+
+def by_hand(
+    frames: Sequence[tuple[int, ...]], prints: Sequence[tuple[int, ...]] = (), gaps: Sequence[tuple[int, int]] = ()
+) -> Recording:
+    """From frames (ns, seq, epoch, bid, ask), prints (ns, seq, trade ns, id, price, lots, taker) and depth holes."""
+    rows = (
+        [(ns, seq, 1, epoch, bid / 100, ask / 100) for ns, seq, epoch, bid, ask in frames],
+        [(*times, price / 100, lots / 1000, taker) for *times, price, lots, taker in prints],
+        [(a, b, "depth") for a, b in gaps],
     )
-    return replace(made, depth=depth.select(DEPTH_COLUMNS), trades=trades.select(TRADE_COLUMNS), gaps=gaps)
+    wanted = ((schemas.DEPTH, DEPTH_COLUMNS), (schemas.TRADES, TRADE_COLUMNS), (schemas.GAPS, GAP_COLUMNS))
+    made = (
+        pl.DataFrame(part, schema={name: table.schema[name] for name in names}, orient="row")
+        for part, (table, names) in zip(rows, wanted, strict=True)
+    )
+    return Recording(*made, Instrument("synth", "TEST", "0.01", "0.001"))
+
+
+def narrowed(tape: Recording, shift_ns: int = 0) -> Recording:
+    """The columns that calibration reads, with all times shifted."""
+    wanted = ((tape.depth, DEPTH_COLUMNS), (tape.trades, TRADE_COLUMNS), (tape.gaps, GAP_COLUMNS))
+    parts = (frame.select(names).with_columns(pl.col("^.*_ns$") + shift_ns) for frame, names in wanted)
+    return Recording(*parts, tape.instrument)
+
+
+def whole(tape: Recording) -> Tape:
+    """The tape as calibration takes it."""
+    return Tape(tape.depth, tape.trades, tape.gaps, tape.instrument)
 
 
 def keys(frame: pl.DataFrame) -> list[tuple[int, int]]:
@@ -147,6 +188,27 @@ class Measured:
 def measured(tape: Recording, spec: ProbeSpec) -> Measured:
     """Lay the probes and give each its prints."""
     return Measured(spec, slow.assign(laid(tape, spec), prints(tape)))
+
+
+def points_of(tape: Recording, spec: ProbeSpec) -> list[Row]:
+    """Rows of `points` of the whole span as one bucket, without what follows from them."""
+    found, n = measured(tape, spec), len(spec.deltas)
+    span = (tape.depth["recv_ns"][0], tape.depth["recv_ns"][-1] + 1)
+    cells = [[found.cell(side, d, span) for d in range(n)] for side in SIDES]
+    both = [slow.Cell(*(getattr(a, f) + getattr(b, f) for f in CELL)) for a, b in zip(*cells, strict=True)]
+    return [
+        {
+            "bucket_start_ns": span[0],
+            "bucket_end_ns": span[1],
+            "side": side,
+            "delta_ticks": float(delta),
+            "exposure_ns": cell.exposure_ns,
+            "fills_total": cell.hits,
+            "qty_total": float(cell.lots * Fraction(tape.instrument.lot_size)),
+        }
+        for side, row in zip(("bid", "ask", "both"), (*cells, both), strict=True)
+        for delta, cell in zip(spec.deltas, row, strict=True)
+    ]
 
 
 def flow(tape: Recording, span: tuple[int, int]) -> list[int]:
@@ -274,7 +336,7 @@ class Points:
     R: np.ndarray
 
 
-def points(of: Window, w: int, side: int, deltas: Sequence[float], min_exposure_s: float = 0.0) -> Points:
+def span_points(of: Window, w: int, side: int, deltas: Sequence[float], min_exposure_s: float = 0.0) -> Points:
     """Added up over the span; side 2 is both."""
     sides = (0, 1) if side == 2 else (side,)
     T, N, R = (
@@ -394,9 +456,8 @@ def depths(tape: Recording, spec: ProbeSpec) -> list[int]:
     found = []
     for probe, inside in slow.assign(laid(tape, spec), prints(tape)):
         below = [probe.mid - p.price for p in inside]
-        for side in ([d for d in below if d > 0], [-d for d in below if d <= 0]):
-            if side:
-                found.append(math.floor(max(side)))
+        sides = ([d for d in below if d > 0], [-d for d in below if d <= 0])
+        found += [math.floor(max(side)) for side in sides if side]
     return sorted(found)
 
 

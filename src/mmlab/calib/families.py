@@ -2,9 +2,9 @@
 
     exponential  A exp(-k delta), the one that quotes and fills use.
     power_law    A delta^-exponent, the same likelihood in ln delta.
-    monotone     no formula: the most likely intensity that does not rise with distance. From nested
-                 probes it is the sum of the rings' rates from each distance outwards; where distances
-                 share nothing, neighbours that rise are pooled (Barlow et al. 1972, isotonic regression).
+    monotone     no formula: the measured rates, with neighbours that rise pooled (Barlow et al. 1972,
+                 isotonic regression). Its likelihood for nested probes is that of rings with a free rate
+                 each, which falls by itself; where distances share nothing, that of the pooled rates.
 
 The information criterion (Akaike 1974) weighs them: 2 parameters - 2 ln likelihood of the disjoint counts.
 """
@@ -45,12 +45,15 @@ def all_families(
         rates.append(_rates(parts[-1], window, deltas, spec, POWER_LAW))
     rate = monotone(window, spec, nested)
     parts.append(_finished(_row_heads(window, spans) | _monotone(rate, window, nested), spec, count_rule, MONOTONE))
-    rates.append(_table(parts[-1], deltas, MONOTONE, rate))
+    rates.append(_table(parts[-1], deltas, MONOTONE, monotone(window, spec, nested=False)))
     return FITS.check(_sorted(parts)), CURVES.check(_sorted(rates))
 
 
 def monotone(window: Window, spec: FitSpec, nested: bool) -> Floats:
-    """The most likely falling intensity, (n_windows, 3, n_deltas) in 1/s; nan at distances with too little exposure."""
+    """The most likely falling intensity, (n_windows, 3, n_deltas) in 1/s; nan at distances with too little exposure.
+
+    nested: from the rings' rates, as their likelihood wants it; else from each distance's own hits.
+    """
     T, kept = window.exposure_ns / NS_PER_S, window.used(spec.min_exposure_s)
     if nested:
         ring = np.where(kept, window.rings / np.where(kept, T, 1.0), 0.0)
@@ -97,6 +100,7 @@ def _common(curve: Curve) -> dict[str, Any]:
         "log_likelihood": curve.log_likelihood.ravel(),
         "n_params": np.full(curve.A.size, 2),
         "aic": (4 - 2 * curve.log_likelihood).ravel(),
+        "ring_excess": curve.ring_excess.ravel(),
         "deviance": curve.deviance.ravel(),
         "dispersion": curve.dispersion.ravel(),
         "p_value": curve.p_value.ravel(),

@@ -3,10 +3,13 @@
 For one step, side and distance delta the fit in force foretells exposure * A exp(-k delta) hits, where
 exposure is the time that probes really stood at risk in the step: given that time, this is the
 compensator of the hit count (Daley and Vere-Jones 2003, ch. 7), so nothing of the step's hits enters.
-Scores are taken on disjoint counts, whose likelihoods multiply. Nested distances share prints, so
-there the count is that of the ring, hits that reached delta_i and not delta_i+1, with the rate
-lambda(delta_i) - lambda(delta_i+1), the last one lambda(delta_D). Distances that were each measured
-on their own are disjoint as they are.
+Scores are taken on disjoint counts where there are any, since their likelihoods multiply. Under
+`sweeps` and `all_hits` nested distances share prints, and the count is that of the ring, hits that
+reached delta_i and not delta_i+1, with the rate lambda(delta_i) - lambda(delta_i+1), the last one
+lambda(delta_D). Distances that were each measured on their own are disjoint as they are. Under
+`first_hit` the rings add up to more than the hits wherever prints follow one another outwards, as they
+do in a market that moves: there each distance is scored on its own hits (a composite likelihood, Varin
+et al. 2011, still highest for the right rates), and its dependence is left to the interval over steps.
 
     fit          the schedule's (A, k)
     constant     one rate a side and distance, (hits + 0.5) / time at risk over all that ended before the step
@@ -64,7 +67,7 @@ class _Steps:
 
 @dataclass(frozen=True)
 class _Sums:
-    """One side's sums, arrays of shape (n_steps, n_deltas); `counts` are disjoint, rates nan without time at risk."""
+    """One side's sums, arrays of shape (n_steps, n_deltas); `counts` are those scored, rates nan without exposure."""
 
     seen: Bools
     exposure_s: Floats
@@ -78,9 +81,9 @@ def validate(points: pl.DataFrame, fits: pl.DataFrame, windows: pl.DataFrame, ne
     """Judge the schedule `windows` (WINDOWS) by the `points` (POINTS) of its steps, and its `fits` (FITS).
 
     Buckets must divide the steps. A step is judged if it has parameters and some time at risk; the last
-    one may be covered in part. `nested`: a hit at one distance is a hit at all nearer ones, so that rings
-    are the disjoint counts; the distances are all those of `points`. Times are ns UTC, distances ticks,
-    rates hits a second and side. `steps` has a row for every step, side and distance that has points.
+    one may be covered in part. `nested`: probes stood at all distances at once; under sweeps and all_hits
+    rings are then the disjoint counts. The distances are all those of `points`. Times are ns UTC, distances
+    ticks, rates hits a second and side. `steps` has a row for every step, side and distance that has points.
 
     `scores` has three rows a side, all on the cells that have time at risk in the step, before it and in
     its training span. The interval of `ratio` = O / E is on the log scale with Student's t over the n step
@@ -92,6 +95,7 @@ def validate(points: pl.DataFrame, fits: pl.DataFrame, windows: pl.DataFrame, ne
     k is not above 0, or if two points share bucket, side and distance.
     """
     starts, steps = _steps(points, windows)
+    nested = nested and points["count_rule"][0] != "first_hit"
     deltas = np.sort(points["delta_ticks"].unique().to_numpy())
     log_rate = np.log(steps.A)[:, None] - steps.k[:, None] * deltas
     gap = np.append(np.diff(deltas), np.inf)
@@ -248,7 +252,7 @@ def _table(
 
 
 def _scores(side: str, sums: _Sums, log_ring: Floats) -> list[dict[str, object]]:
-    """The `scores` rows of one side; `log_ring` is the fit's ln rate of the disjoint counts, (n_steps, n_deltas)."""
+    """The `scores` rows of one side; `log_ring` is the fit's ln rate of what is scored, (n_steps, n_deltas)."""
     judged = (sums.exposure_s > 0) & np.isfinite(sums.past_rate) & np.isfinite(sums.train_rate)
     kept = judged.any(axis=1)  # steps without a cell to judge would count as draws
     judged = judged[kept]

@@ -150,7 +150,8 @@ def show_windows(windows: Any, most: int = 12) -> None:
     """The first steps of a schedule, on the terminal."""
     import polars as pl
 
-    readable = windows.head(most).with_columns(pl.from_epoch("start_ns", "ns").dt.strftime("%Y-%m-%d %H:%M"))
+    clock = "%H:%M" if (windows["start_ns"] % (60 * 10**9) == 0).all() else "%H:%M:%S"
+    readable = windows.head(most).with_columns(pl.from_epoch("start_ns", "ns").dt.strftime(f"%Y-%m-%d {clock}"))
     more = f" (first {most} of {windows.height})" if windows.height > most else ""
     table(f"schedule{more}", WINDOW_HEADS, readable.select(WINDOW_COLUMNS).rows())
 

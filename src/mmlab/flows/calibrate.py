@@ -16,6 +16,8 @@ from mmlab.core.spans import NS_PER_DAY, day_start_ns
 from mmlab.flows.run import Job, Progress, Run, begin, no_progress
 from mmlab.flows.tape import TapeReader, read_days
 
+MOST_EXCESS, LEAST_HITS = 0.1, 100  # beyond chance, with so many hits
+
 
 @dataclass(frozen=True)
 class CalibrateSpec:
@@ -90,12 +92,23 @@ def finish(run: Run, spec: CalibrateSpec, method: str, found: Ladder, **more: An
     pooled = found.fits.row(by_predicate=(pl.col("side") == "both") & (pl.col("family") == "exponential"), named=True)
     if not pooled["ok"]:
         run.warn(f"no curve: {pooled['reason']}; poisson_fit.json has A and k null (try --deltas auto)")
+    warn_of_excess(run, spec, pooled["ring_excess"], pooled["fills_total"])
     for table, frame in ((schemas.POINTS, found.points), (schemas.FITS, found.fits), (schemas.CURVES, found.curves)):
         run.folder.write_table(table, frame)
     deltas = found.points["delta_ticks"].unique().sort().to_list()
     run.folder.write_json("poisson_fit.json", fit_artifact(run, spec, pooled, method, deltas))
     path = run.commit({"method": method, **spec.flat(), **more})
     return LadderResult(path, found.points, found.fits, run.warnings)
+
+
+def warn_of_excess(run: Run, spec: CalibrateSpec, excess: float | None, hits: float) -> None:
+    """Say when rings overstate the intensity: prints that follow one another outwards."""
+    if spec.fit.fit_method == "nested_mle" and excess is not None and excess > MOST_EXCESS and hits >= LEAST_HITS:
+        run.warn(
+            "prints follow one another outwards: under first_hit the rings of nested_mle add up to "
+            f"{excess:.0%} more than was hit at the nearest distance; use --fit-method poisson_mle and its robust "
+            "intervals, or --count sweeps"
+        )
 
 
 def fit_artifact(

@@ -19,7 +19,7 @@ from mmlab.calib.spec import ScheduleSpec
 from mmlab.core import schemas
 from mmlab.core.errors import DataError, UsageError
 from mmlab.core.spans import day_start_ns
-from mmlab.flows.calibrate import CalibrateSpec, resolved
+from mmlab.flows.calibrate import CalibrateSpec, resolved, warn_of_excess
 from mmlab.flows.run import Job, Progress, Run, begin, no_progress
 from mmlab.flows.tape import TapeReader, read_warm
 from mmlab.store.runs import RunFolder
@@ -87,6 +87,8 @@ def make_schedule(run: Run, spec: CalibrateSpec, rolling: ScheduleSpec, resume: 
     for _, table in TABLES:
         run.folder.join(table)
     pooled = fits.filter((pl.col("side") == "both") & (pl.col("family") == "exponential"))
+    excess, hits = pooled.filter("ok").select(pl.median("ring_excess"), pl.sum("fills_total")).row(0)
+    warn_of_excess(run, spec, excess, hits)
     return Steps(windows, pooled, spec)
 
 

@@ -161,7 +161,7 @@ def reliability(validation: pl.DataFrame, scores: pl.DataFrame | None = None) ->
         .sort("side", "group")
     )
     expected, observed = float(cells["expected_ring"].sum()), int(cells["observed_ring"].sum())
-    came = f"{observed:,} disjoint hits came, {expected:,.0f} were predicted"
+    came = f"{observed:,} hits came, {expected:,.0f} were predicted"
     figure, (ax,) = canvas(f"Reliability: {came}\n{_ratio_said(observed / expected, scores)}", height=4.4)
     rated = with_limits(grouped, "observed_ring", grouped["expected_ring"])
     for side, aside in (("bid", 0.985), ("ask", 1.015), ("both", 1.0)):
@@ -171,7 +171,7 @@ def reliability(validation: pl.DataFrame, scores: pl.DataFrame | None = None) ->
     ax.axhline(1, color=MUTED, linewidth=1.0, linestyle="--", label="as predicted")
     log_axis(ax)
     log_axis(ax, which="x")
-    finish(ax, "observed / predicted, 1", x_label="predicted rate of disjoint hits, per second and side")
+    finish(ax, "observed / predicted, 1", x_label="predicted rate of hits, per second and side")
     return figure
 
 
