@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import polars as pl
 
@@ -80,7 +82,7 @@ def bursts(seed: int) -> pl.DataFrame:
     for stay_s, hours in markets.BURSTS:
         market = markets.bursting(seed, stay_s, hours)
         tape = markets.tape(market)
-        for count, method in (("sweeps", NESTED), ("sweeps", "poisson_mle"), ("first_hit", NESTED)):
+        for count, method in itertools.product(COUNTS, (NESTED, "poisson_mle")):
             found = quick(tape, count, method).filter(pl.col("side") == "both")
             known = {"true_A": markets.A, "true_k": markets.K, "realised_A": markets.realised(market)}
             parts.append(labelled(found, stay_s=stay_s, hours=hours, **known))

@@ -175,9 +175,25 @@ class Measured:
         """Sums of one side and distance; with `cycle`, of the intervals whose turn it is."""
         spec, n = self.spec, len(self.spec.deltas)
         taken = self.assigned[d::n] if spec.cycle else self.assigned
+        taken = [(p, inside) for p, inside in taken if p.start[0] < span[1] and p.end[0] >= span[0]]
         beyond = spec.deltas[d + 1] if d + 1 < n and not spec.cycle else None
         how = (spec.count, spec.reach == "through", spec.taker_side)
         return slow.count(taken, side, spec.deltas[d], beyond, *how, span, bucket_of)
+
+    def rings(self, side: int, d: int) -> int:
+        """`sweeps`: taker orders whose furthest print lands at this distance and short of the next; `all_hits`: prints.
+
+        Over all time, so that no order is cut in two by the edge of a span.
+        """
+        spec = self.spec
+        how, found = (spec.reach == "through", spec.taker_side), 0
+        for probe, inside in self.assigned:
+            for group in slow.orders(inside) if spec.count == "sweeps" else [[p] for p in inside]:
+                reached = [
+                    n for n, delta in enumerate(spec.deltas) for p in group if slow.is_hit(p, probe, side, delta, *how)
+                ]
+                found += max(reached, default=-1) == d
+        return found
 
     def covered(self, span: tuple[int, int]) -> int:
         """Time for which probes stood."""
@@ -211,9 +227,9 @@ def points_of(tape: Recording, spec: ProbeSpec) -> list[Row]:
     ]
 
 
-def flow(tape: Recording, span: tuple[int, int]) -> list[int]:
-    """Prints on the tape, their lots, and the lots whose taker bought."""
-    inside = [p for p in prints(tape) if span[0] <= p.ns < span[1]]
+def flow(tape: Sequence[slow.Print], span: tuple[int, int]) -> list[int]:
+    """How many prints, their lots, and the lots whose taker bought."""
+    inside = [p for p in tape if span[0] <= p.ns < span[1]]
     return [len(inside), sum(p.lots for p in inside), sum(p.lots for p in inside if p.taker == 1)]
 
 
@@ -251,10 +267,10 @@ def window_metrics(
     train = round(spec.train_window_min * 60_000) * 10**6
     fine = next(bucket // n for n in range(1, bucket + 1) if bucket % n == 0 and n * train >= 16 * bucket)
     origin, found = first_ns // bucket * bucket, measured(tape, probes)
-    frames, rows = quotes(tape), []
+    frames, tape_prints, rows = quotes(tape), prints(tape), []
     for t in starts:
         span = (t - train, t)
-        count, lots, bought = flow(tape, (max(t - train, origin), t))
+        count, lots, bought = flow(tape_prints, (max(t - train, origin), t))
         spread, spread_us, move2, move_us = market(frames, span)
         covered, seconds = found.covered(span), train / 1e9
         conditions = [c for a, b, c in days if a < t and b > t - train]

@@ -105,7 +105,7 @@ def warn_of_excess(run: Run, spec: CalibrateSpec, excess: float | None, hits: fl
     """Say when rings overstate the intensity: prints that follow one another outwards."""
     if spec.fit.fit_method == "nested_mle" and excess is not None and excess > MOST_EXCESS and hits >= LEAST_HITS:
         run.warn(
-            "prints follow one another outwards: under first_hit the rings of nested_mle add up to "
+            "prints follow one another outwards, or come in bursts: under first_hit the rings of nested_mle add up to "
             f"{excess:.0%} more than was hit at the nearest distance; use --fit-method poisson_mle and its robust "
             "intervals, or --count sweeps"
         )

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 
 import polars as pl
 
 from mmlab.calib.hits import TRADE_COLUMNS
 from mmlab.calib.probes import DEPTH_COLUMNS
 from mmlab.calib.run import GAP_COLUMNS, Chunk, Tape
-from mmlab.calib.schedule import Days
+from mmlab.calib.schedule import Days as Conditions
 from mmlab.core import schemas
 from mmlab.core.errors import DataError
 from mmlab.core.instrument import Instrument
-from mmlab.core.spans import NS_PER_DAY, day_start_ns
+from mmlab.core.spans import NS_PER_DAY, Days, day_start_ns
 from mmlab.flows.run import Run
 from mmlab.store.lake import DayRef, Lake
 
@@ -63,13 +64,23 @@ class TapeReader:
         depth, trades = (pl.concat(frames) for frames in zip(*parts, strict=True))
         return Tape(depth, trades, self.gaps(), self.instrument)
 
-    def days(self) -> Days:
+    def days(self) -> Conditions:
         """From when to when each day lasts, and its condition."""
         starts = [(day_start_ns(ref.day), self.lake.manifest(ref).condition) for ref in self.refs]
         return [(start, start + NS_PER_DAY, condition) for start, condition in starts]
 
     def _late(self, frame: pl.DataFrame) -> pl.DataFrame:
         return frame if self.from_ns == 0 else frame.filter(pl.col("recv_ns") >= self.from_ns)
+
+
+def load(data_root: Path, symbol: str, day: str, venue: str | None = None) -> Tape:
+    """Days of a symbol (`20250101` or a range) as `mmlab.calib` takes them; raises LakeError for days that are not there.
+
+    Prints that a recorder filled in by REST are left out, as the commands do.
+    """
+    lake = Lake(data_root)
+    refs = lake.find(symbol, Days.parse(day), venue)
+    return TapeReader(lake, refs, lake.instrument(refs)).whole()
 
 
 def read_days(run: Run) -> TapeReader:
