@@ -74,7 +74,7 @@ class TapeReader:
 
 
 def load(data_root: Path, symbol: str, day: str, venue: str | None = None) -> Tape:
-    """Days of a symbol (`20250101` or a range) as `mmlab.calib` takes them; raises LakeError for days that are not there.
+    """Days of a symbol (`20250101` or a range) as `mmlab.calib` takes them; raises LakeError for days that are missing.
 
     Prints that a recorder filled in by REST are left out, as the commands do.
     """
