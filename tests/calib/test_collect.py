@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mmlab.calib.collect import Collector
@@ -350,8 +350,10 @@ def deep_then_shallow() -> tuple[Recording, Made, list[int]]:
     return tape, roller_of(tape, spec, FitSpec(min_exposure_s=0.0), ScheduleSpec(0.05, 0.05)), [130]
 
 
-@settings(max_examples=15, deadline=None)
+@pytest.mark.xfail(strict=True, reason="fit._reached takes distances that nothing hit since the last drop for one")
+@settings(max_examples=25, deadline=None)
 @given(case=schedules(), again=st.booleans())
+@example(case=deep_then_shallow(), again=False)
 def test_any_cuts_give_the_schedule_of_one_chunk_byte_for_byte(case, again):
     """Windows, fits, metrics and points, with warm days and through saved states; or the same refusal."""
     tape, make, cuts = case

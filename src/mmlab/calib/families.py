@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from scipy.special import gammaln, xlogy
 
 from mmlab.calib.fit import LEAST_BLOCKS, NO_HITS, OK, REASONS, Z95, Curve, curves
 from mmlab.calib.points import Floats, Window
@@ -134,6 +133,8 @@ def _ends(name: str, at: Floats, se: Floats, z: float | Floats, suffix: str, exp
 
 def _monotone(rate: Floats, window: Window, nested: bool) -> dict[str, Any]:
     """As many parameters as it has levels; its deviance is what no falling curve explains."""
+    from scipy.special import gammaln, xlogy  # noqa: PLC0415 - its import takes longer than a day's schedule
+
     T, N = window.exposure_ns / NS_PER_S, window.rings if nested else window.hits
     kept = np.isfinite(rate)
     ring = np.where(kept, rate, 0.0)

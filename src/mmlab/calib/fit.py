@@ -33,13 +33,12 @@ from typing import Any
 
 import numpy as np
 from numba import njit
-from scipy.special import chdtrc, stdtrit
 
-from mmlab.calib.points import BLOCKS, Floats, Window
+from mmlab.calib.points import Floats, Window
 from mmlab.calib.probes import Ints
 from mmlab.calib.robust import clustered
 from mmlab.calib.shapes import between as _between
-from mmlab.calib.shapes import head, shapes
+from mmlab.calib.shapes import chi2_tail, head, shapes
 from mmlab.calib.spec import FitSpec
 from mmlab.core.schemas import FIT_METHODS
 from mmlab.core.spans import NS_PER_S
@@ -58,8 +57,15 @@ REASONS = (
     "flat curve: k is not distinguishable from 0",
     "the likelihood has no maximum for k above 0",
 )
+# two-sided 95% quantile of Student's t, by the number of blocks; below two there is none
+STUDENT95 = (
+    math.nan, math.nan, 12.706204736432095, 4.302652729696142, 3.182446305284263, 2.7764451051977987,
+    2.5705818366147395, 2.4469118487916806, 2.3646242510102993, 2.306004135033371, 2.2621571627409915,
+    2.2281388519649385, 2.200985160082949, 2.1788128296634177, 2.1603686564610127, 2.1447866879169273,
+    2.131449545559323,
+)  # fmt: skip
 OK, FEW_POINTS, NO_HITS, ONE_DISTANCE, FLAT, NO_MAXIMUM = range(len(REASONS))
-A_, K_, SE_LOG_A, SE_K, DEVIANCE, DISPERSION, LIKELIHOOD, RING_EXCESS = range(8)
+A_, K_, SE_LOG_A, SE_K, DEVIANCE, DISPERSION, LIKELIHOOD, RING_EXCESS, P_VALUE = range(9)
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,7 @@ class Curve:
     dispersion: Floats
     log_likelihood: Floats
     ring_excess: Floats
+    p_value: Floats
     points_used: Ints
     nearest_hits: Ints
     reason: Ints
@@ -86,16 +93,9 @@ class Curve:
     blocks: Ints
 
     @property
-    def p_value(self) -> Floats:
-        """Chance of so large a deviance if the curve is right: chi-square with points - 2 degrees of freedom."""
-        dof = self.points_used - 2
-        return np.where(dof > 0, chdtrc(np.maximum(dof, 1), self.deviance), np.nan)
-
-    @property
     def t95(self) -> Floats:
         """Two-sided 95% quantile for errors clustered over `blocks`: Student's t with blocks - 1."""
-        by_blocks = stdtrit(np.maximum(np.arange(BLOCKS + 1) - 1, 1), 0.975)
-        return np.asarray(by_blocks[self.blocks], np.float64)
+        return np.asarray(np.array(STUDENT95)[self.blocks], np.float64)
 
 
 def curves(
@@ -148,11 +148,11 @@ def _reached(hit: Ints) -> int:
 
 def _curve(real: Floats, whole: Ints, robust: Floats, blocks: Ints) -> Curve:
     """The kernels' figures as a Curve; a k that the robust errors do not tell from 0 is flat."""
-    A, k, se_log_A, se_k, deviance, dispersion, likelihood, excess = (real[:, :, i] for i in range(8))
+    A, k, se_log_A, se_k, deviance, dispersion, likelihood, excess, p_value = (real[:, :, i] for i in range(9))
     points_used, nearest_hits, reason = (whole[:, :, i] for i in range(3))
     made = Curve(
-        A, k, se_log_A, se_k, deviance, dispersion, likelihood, excess, points_used, nearest_hits, reason,
-        robust[:, :, 0], robust[:, :, 1], blocks,
+        A, k, se_log_A, se_k, deviance, dispersion, likelihood, excess, p_value, points_used, nearest_hits,
+        reason,        robust[:, :, 0], robust[:, :, 1], blocks,
     )  # fmt: skip
     flat = (reason == OK) & (k - made.t95 * made.se_k_robust <= 0)
     return replace(made, reason=np.where(flat, FLAT, reason))
@@ -177,7 +177,7 @@ def _fit_all(
     """
     first, last = spans
     n_windows, n_deltas, m = first.size, x.size, sums[0].shape[2]
-    real, whole = np.full((n_windows, 3, 8), np.nan), np.zeros((n_windows, 3, 3), np.int64)
+    real, whole = np.full((n_windows, 3, 9), np.nan), np.zeros((n_windows, 3, 3), np.int64)
     T, N, R, at = np.empty(n_deltas), np.empty(n_deltas), np.empty(n_deltas), np.empty(n_deltas)
     for w in range(n_windows):
         a, z = first[w], last[w]
@@ -199,7 +199,10 @@ def _fit_all(
             out = real[w, side]
             whole[w, side, 2] = _fit_one(T[:n], N[:n], R[:n], at[:n], method, nested, guess, tables, out)
             if nested and whole[w, side, 1] > 0:
-                out[RING_EXCESS] = (R[:n] / T[:n]).sum() / (whole[w, side, 1] / T[0]) - 1.0
+                added = 0.0
+                for i in range(n):
+                    added += R[i] / T[i]
+                out[RING_EXCESS] = added / (whole[w, side, 1] / T[0]) - 1.0
     return real, whole
 
 
@@ -211,14 +214,13 @@ def _fit_one(
     """Fit one curve into `out`; returns the reason why it is not identified (0: it is)."""
     if x.size < 2:
         return FEW_POINTS
-    if N.sum() == 0:
-        return NO_HITS
-    if (N > 0).sum() < 2:
-        return ONE_DISTANCE
+    with_hits = _positive(N)
+    if with_hits < 2:
+        return NO_HITS if with_hits == 0 else ONE_DISTANCE
     # rings that nothing reached, all with the same time at risk, add up to one that has no end: the sums telescope
     m = head(T, R) if nested else x.size
     best = np.full(out.size, np.nan)  # the likeliest curve of the disjoint counts
-    if nested and (R > 0).sum() > 1:
+    if nested and _positive(R) > 1:
         _likelihood(T[:m], R[:m], x[:m], True, guess, best)
     if method == LOG_LINEAR:
         _log_linear(T, N, x, out)
@@ -233,13 +235,24 @@ def _fit_one(
 
 
 @njit(cache=True)
+def _positive(N: Floats) -> int:
+    """How many are above 0."""
+    n = 0
+    for i in range(N.size):
+        n += N[i] > 0
+    return n
+
+
+@njit(cache=True)
 def _likelihood(T: Floats, N: Floats, x: Floats, nested: bool, guess: float, out: Floats) -> None:
     """Maximum likelihood: the root in k of the profile score, and its errors; `out` stays as it is if there is none."""
-    n, total, span, gap = x.size, N.sum(), x[-1] - x[0], np.diff(x).min()
+    n, total, depth, span, gap = x.size, 0.0, 0.0, x[-1] - x[0], np.inf
+    for i in range(n):
+        total, depth = total + N[i], depth + N[i] * (x[i] - x[0] + span / (2 * (n - 1)))
+        gap = min(gap, x[i] - x[i - 1]) if i > 0 else gap
     low, high = (0.0 if nested else -LOG_RANGE / span), LOG_RANGE / gap
     s, g = np.empty(n), np.empty(n)
-    # the mean depth is about 1 / k
-    k: float = guess if guess > 0.0 else total / (N * (x - x[0] + span / (2 * (n - 1)))).sum()
+    k: float = guess if guess > 0.0 else total / depth  # the mean depth is about 1 / k
     for _ in range(300):
         shapes(x, k, nested, s, g)
         w, wg, wgg, Ng = 0.0, 0.0, 0.0, 0.0
@@ -256,8 +269,15 @@ def _likelihood(T: Floats, N: Floats, x: Floats, nested: bool, guess: float, out
     if k * span < 1e-9 and nested:
         return
     shapes(x, k, nested, s, g)
-    A = total / (T * s).sum()
-    _fisher(T * s * A, g - x[0], out)
+    mass, s0, s1, s2 = 0.0, 0.0, 0.0, 0.0
+    for i in range(n):
+        mass += T[i] * s[i]
+    A = total / mass
+    for i in range(n):
+        mu, slope = T[i] * s[i] * A, g[i] - x[0]
+        s0, s1, s2 = s0 + mu, s1 + mu * slope, s2 + mu * slope * slope
+    det = s0 * s2 - s1 * s1  # Fisher information of (ln A, k)
+    out[SE_LOG_A], out[SE_K] = np.sqrt(s2 / det), np.sqrt(s0 / det)
     out[A_], out[K_] = A * np.exp(k * x[0]), k
 
 
@@ -273,14 +293,6 @@ def _log_linear(T: Floats, N: Floats, x: Floats, out: Floats) -> None:
     det = w * wxx - wx * wx
     k = -(w * wxy - wx * wy) / det
     out[A_], out[K_], out[SE_LOG_A], out[SE_K] = np.exp((wy + k * wx) / w), k, np.sqrt(wxx / det), np.sqrt(w / det)
-
-
-@njit(cache=True)
-def _fisher(mu: Floats, g: Floats, out: Floats) -> None:
-    """Standard errors from the Fisher information of (ln A, k), g = d ln mu / dk."""
-    s0, s1, s2 = mu.sum(), (mu * g).sum(), (mu * g * g).sum()
-    det = s0 * s2 - s1 * s1
-    out[SE_LOG_A], out[SE_K] = np.sqrt(s2 / det), np.sqrt(s0 / det)
 
 
 @njit(cache=True)
@@ -312,4 +324,5 @@ def _goodness(
         pearson += (R[i] - mu) ** 2 / mu
         likelihood += R[i] * log_mu - mu - log_factorial
     out[DEVIANCE], out[LIKELIHOOD] = deviance, likelihood
-    out[DISPERSION] = pearson / freedom if freedom > 0 else np.nan
+    if freedom > 0:
+        out[DISPERSION], out[P_VALUE] = pearson / freedom, chi2_tail(freedom, deviance)

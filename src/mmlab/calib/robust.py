@@ -46,8 +46,7 @@ def clustered(
                 _scores(sums, edge[b], edge[b + 1], q, n_head, model, u[q, b], u[2, b])
         for side in range(3):
             if not np.isnan(fit[w, side, 1]):
-                blocks[w, side] = (u[side, :, 2] > 0.0).sum()
-                _sandwich(J[side], u[side, :, 0], u[side, :, 1], blocks[w, side], errors[w, side])
+                blocks[w, side] = _sandwich(J[side], u[side], errors[w, side])
     return errors, blocks
 
 
@@ -134,13 +133,17 @@ def _model(
 
 
 @njit(cache=True)
-def _sandwich(J: Floats, u0: Floats, u1: Floats, n: int, out: Floats) -> None:
-    """Roots of the diagonal of J^-1 (sum u u^T) J^-1 * n / (n - 1), nan below two blocks."""
+def _sandwich(J: Floats, u: Floats, out: Floats) -> int:
+    """Roots of the diagonal of J^-1 (sum u u^T) J^-1 * n / (n - 1), left nan below two blocks; returns the blocks."""
+    n, m00, m01, m11 = 0, 0.0, 0.0, 0.0
+    for b in range(u.shape[0]):
+        n += u[b, 2] > 0.0
+        m00, m01, m11 = m00 + u[b, 0] * u[b, 0], m01 + u[b, 0] * u[b, 1], m11 + u[b, 1] * u[b, 1]
     det = J[0] * J[2] - J[1] * J[1]
     if n < 2 or not det > 0.0:
-        return
-    m00, m01, m11 = (u0 * u0).sum(), (u0 * u1).sum(), (u1 * u1).sum()
-    a, b, d = J[2] / det, -J[1] / det, J[0] / det
+        return n
+    p, q, r = J[2] / det, -J[1] / det, J[0] / det
     more = n / (n - 1)
-    out[0] = np.sqrt(max(a * a * m00 + 2 * a * b * m01 + b * b * m11, 0.0) * more)
-    out[1] = np.sqrt(max(b * b * m00 + 2 * b * d * m01 + d * d * m11, 0.0) * more)
+    out[0] = np.sqrt(max(p * p * m00 + 2 * p * q * m01 + q * q * m11, 0.0) * more)
+    out[1] = np.sqrt(max(q * q * m00 + 2 * q * r * m01 + r * r * m11, 0.0) * more)
+    return n

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 from numba import njit
@@ -51,6 +53,37 @@ def head(T: Floats, N: Floats) -> int:
     while h > 0 and N[h] == 0.0 and N[h - 1] == 0.0 and T[h - 1] == T[h]:
         h -= 1
     return h + 1
+
+
+@njit(cache=True)
+def chi2_tail(dof: int, x: float) -> float:
+    """P(chi-square with `dof` > x), relative to some 1e-12: the upper incomplete gamma function Q(dof / 2, x / 2).
+
+    Series below dof / 2 + 1, continued fraction above (Abramowitz and Stegun 1964, 6.5.29 and 6.5.31); here and not
+    from scipy.special, whose import takes longer than all fits of a day.
+    """
+    a, z = dof / 2.0, max(x, 0.0) / 2.0
+    if z == 0.0:
+        return 1.0
+    front = math.exp(a * math.log(z) - z - math.lgamma(a))
+    if z < a + 1.0:
+        term, total, n = 1.0 / a, 1.0 / a, a
+        while term > 1e-17 * total:
+            n += 1.0
+            term *= z / n
+            total += term
+        return max(1.0 - front * total, 0.0)
+    b = z + 1.0 - a
+    c, d, i = 1e300, 1.0 / b, 0.0
+    h, step = d, 0.0
+    while abs(step - 1.0) > 1e-15 and i < 10_000.0:
+        i += 1.0
+        b += 2.0
+        d = 1.0 / (b - i * (i - a) * d)
+        c = b - i * (i - a) / c
+        step = c * d
+        h *= step
+    return front * h
 
 
 def rate(delta_ticks: npt.ArrayLike, A: npt.ArrayLike, k: npt.ArrayLike) -> Floats:

@@ -18,7 +18,6 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-import pyarrow.parquet as pq
 
 from mmlab.core.errors import LakeError, UsageError
 from mmlab.core.table import Table
@@ -75,7 +74,7 @@ class RunFolder:
         """Write the next rows of a table as a part of their own; `join` makes one file of the parts."""
         made = self._parts.setdefault(table.name, [])
         path = self._path(f"{table.name}-{len(made):05}.part")
-        write_part(path, table.check(frame))
+        self._rows[table.name] = self._rows.get(table.name, 0) + write_part(path, table.check(frame)).rows
         made.append(path)
 
     def parts(self, table: Table) -> list[pl.DataFrame]:
@@ -86,14 +85,14 @@ class RunFolder:
         """Put a table's parts into one file, part by part, so that no more than one is held in memory."""
         parts = self._parts.pop(table.name)
         if len(parts) == 1:
-            self._rows[table.name] = pq.read_metadata(parts[0]).num_rows
             os.replace(parts[0], self._path(f"{table.name}.parquet"))
             return
+        from pyarrow import parquet as pq  # noqa: PLC0415 - only several days need it
+
         temporary = self._path(f".{table.name}.parquet.tmp")
         with pq.ParquetWriter(temporary, table.empty().to_arrow().schema, compression="zstd") as writer:
             for part in parts:
                 frame = pl.read_parquet(part, hive_partitioning=False)
-                self._rows[table.name] = self._rows.get(table.name, 0) + frame.height
                 writer.write_table(frame.to_arrow().cast(writer.schema), row_group_size=ROW_GROUP_ROWS)
         sync(temporary)
         os.replace(temporary, self._path(f"{table.name}.parquet"))
@@ -106,7 +105,7 @@ class RunFolder:
         file = io.BytesIO()
         np.savez(file, allow_pickle=False, **arrays)
         write_bytes_atomic(self._path("state.npz"), file.getvalue())
-        write_bytes_atomic(self._path("progress.json"), to_json({**done, "parts": held}))
+        write_bytes_atomic(self._path("progress.json"), to_json({**done, "parts": held, "rows": self._rows}))
 
     def saved(self) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]] | None:
         """What the last `save` of an earlier attempt noted, with its parts taken over; None if there is none."""
@@ -115,6 +114,7 @@ class RunFolder:
         done = read_json(self._staging / "progress.json")
         with np.load(self._staging / "state.npz") as file:
             arrays = dict(file)
+        self._rows = dict(done["rows"])
         for name, n in done["parts"].items():
             self._parts[name] = [self._staging / f"{name}-{i:05}.part" for i in range(n)]
         return done, arrays
