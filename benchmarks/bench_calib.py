@@ -74,7 +74,7 @@ def joins(root: Path) -> None:
             scan, whole, steps = time_pairs(
                 read,
                 lambda spec=spec: ladder(tape, spec, NESTED),
-                lambda spec=spec: rolling(tape, spec, NESTED, SCHEDULE)[1],
+                lambda spec=spec: rolling(tape, spec, NESTED, SCHEDULE),
             )
             check(whole.result.fits, count)
             check(steps.result.fits, count)
@@ -106,8 +106,8 @@ def windows(root: Path) -> None:
         spec = probes(deltas)
         for what, tape_of in (("from frames in memory", lambda: tape), ("from Parquet to the schedule", read)):
             few, many = time_pairs(
-                lambda spec=spec, tape_of=tape_of: rolling(tape_of(), spec, NESTED, FEW)[1],
-                lambda spec=spec, tape_of=tape_of: rolling(tape_of(), spec, NESTED, MANY)[1],
+                lambda spec=spec, tape_of=tape_of: rolling(tape_of(), spec, NESTED, FEW),
+                lambda spec=spec, tape_of=tape_of: rolling(tape_of(), spec, NESTED, MANY),
                 repeats=15,
             )
             check(many.result.fits, "first_hit")

@@ -54,7 +54,7 @@ def changing(seed: int) -> pl.DataFrame:
     jobs = [("inside", count, INSIDE) for count in COUNTS] + [("across", "sweeps", ACROSS)]
     parts = []
     for what, count, schedule in jobs:
-        found = rolling(tape, ProbeSpec(count=count), FitSpec(NESTED), schedule)[1].fits
+        found = rolling(tape, ProbeSpec(count=count), FitSpec(NESTED), schedule).fits
         found = found.filter(pl.col("side") == "both")
         spans = [
             tuple(int((row[name] - market.start_ns) // NS_PER_MIN) for name in ("train_start_ns", "train_end_ns"))

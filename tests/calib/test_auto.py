@@ -42,7 +42,6 @@ def no_probes() -> Recording:
     return slow.by_hand(frames, [(START + 2, 2, 1, 1, 990, 1, -1)], [(START, START + 10)])
 
 
-@pytest.mark.xfail(strict=True, reason="depths: a print among several interval starts of one nanosecond; no intervals")
 @settings(max_examples=60, deadline=None)
 @given(tape=tapes, spec=specs)
 @example(tape=tick_at_one_instant(), spec=ProbeSpec(mid_move_threshold_ticks=1.0))
@@ -52,7 +51,6 @@ def test_depths_equal_the_obvious_loop(tape, spec):
     assert sorted(depths(laid(tape, spec), tape.trades, tape.instrument).tolist()) == slow.depths(tape, spec)
 
 
-@pytest.mark.xfail(strict=True, reason="depths: IndexError where there are no intervals")
 def test_a_tape_without_probes_has_no_distances():
     """One hole from end to end: that is said in a sentence, not by an index out of range."""
     tape = no_probes()
@@ -71,12 +69,17 @@ def walk(reached: list[int]) -> tuple[Recording, ProbeSpec]:
 
 @settings(max_examples=60, deadline=None)
 @given(
-    reached=st.lists(st.integers(0, 400) | st.integers(0, 3), max_size=80),
+    n=st.integers(0, 80) | st.sampled_from([300, 2_500]),
+    seed=st.integers(0, 2**30),
+    mean=st.sampled_from([0.8, 4.0, 60.0, 5_000.0]),
+    least=st.sampled_from([0, 0, 1, 50]),
     count=st.integers(2, 200) | st.integers(2, 9),
     most=st.none() | st.integers(2, 300),
 )
-def test_the_choice_follows_its_rule_within_its_bounds(reached, count, most):
-    """From what nine in ten exceed to what one in fifty and thirty do, even in logarithm; or none at all."""
+def test_the_choice_follows_its_rule_within_its_bounds(n, seed, mean, least, count, most):
+    """From what nine in ten reach to what one in fifty and thirty do, even in logarithm; or none at all."""
+    depth = least + np.random.default_rng(seed).exponential(mean, n)
+    reached = np.minimum(depth, 90_000).astype(int).tolist()
     tape, spec = walk(reached)
     auto, stood = AutoDeltas(count, most), laid(tape, spec)
     want = slow.auto_deltas(reached, count, most)
@@ -102,7 +105,7 @@ def test_prints_that_reach_fewer_than_two_distances_give_none(reached):
     assert "--deltas 1,2,3" in caught.value.remedy
 
 
-@pytest.mark.parametrize(("A", "k", "far"), [(1.5, 0.25, 25), (3.0, 0.002, 400)])
+@pytest.mark.parametrize(("A", "k", "far"), [(1.5, 0.25, 15), (3.0, 0.002, 400)])
 def test_on_a_big_market_every_distance_is_hit_often_and_the_curve_is_found(A, k, far):
     """An hour, ticks coarse or fine: at least 30 hits at each distance, either side, and the truth within 4 errors."""
     tape = slow.whole(slow.synthetic(5, 3_600, A, k))

@@ -85,7 +85,7 @@ def assert_equal(got: dict[str, np.ndarray], want: dict[str, np.ndarray]) -> Non
 # ---- chunks
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=70, deadline=None)
 @given(data=st.data(), seed=seeds, n=st.integers(1, 80), spec=probe_specs, bucket=st.sampled_from([13, 90, 10**6]))
 def test_any_cuts_give_the_sums_of_one_chunk_and_what_is_final_stays(data, seed, n, spec, bucket):
     """For every counting rule; buckets that end by `final_ns` hold their last word after every chunk."""
@@ -213,8 +213,8 @@ def test_sums_and_market_equal_the_obvious_loops(seed, n, spec, bucket):
                     assert got["rings"][b, s, d] == want.hits
                 elif spec.count == "first_hit":
                     assert got["rings"][b, s, d] == want.rings
-                elif made.n_buckets == 1:
-                    assert got["rings"][b, s, d] == found.rings(side, d)
+                else:
+                    assert got["rings"][b, s, d] == found.rings(side, d, span, bucket_of)
 
 
 def test_one_distance_after_the_other_takes_its_turn():
@@ -246,7 +246,6 @@ def split_order() -> tuple[Recording, ProbeSpec]:
     return slow.by_hand(frames, prints), ProbeSpec(DELTAS, count="sweeps", mid_move_threshold_ticks=0)
 
 
-@pytest.mark.xfail(strict=True, reason="sweeps: a ring is -1 where a taker order goes on, deeper, in the next bucket")
 def test_a_taker_order_over_the_edge_of_a_bucket_gives_no_ring_of_minus_one():
     """Rings are counts: whichever bucket the order belongs to, none may be negative."""
     tape, spec = split_order()
@@ -350,7 +349,6 @@ def deep_then_shallow() -> tuple[Recording, Made, list[int]]:
     return tape, roller_of(tape, spec, FitSpec(min_exposure_s=0.0), ScheduleSpec(0.05, 0.05)), [130]
 
 
-@pytest.mark.xfail(strict=True, reason="fit._reached takes distances that nothing hit since the last drop for one")
 @settings(max_examples=25, deadline=None)
 @given(case=schedules(), again=st.booleans())
 @example(case=deep_then_shallow(), again=False)
@@ -390,12 +388,12 @@ def test_metrics_of_a_window_equal_those_of_the_raw_rows(case):
 
 
 def test_the_last_good_fit_is_carried_over_the_edges_of_chunks():
-    """A, k, source and age of every step, by the rule, with a chunk a second and saved states between them."""
+    """A, k, source and age of every step, by the rule, with 16 chunks and saved states between them."""
     seen: Counter[str] = Counter()
-    for seed in range(4):
+    for seed in range(3):
         tape = slow.drawn(seed, 400, MIDNIGHT - START)
         make = roller_of(tape, ProbeSpec(DELTAS, 400, 1.0), FitSpec(min_exposure_s=0.5), ScheduleSpec(0.05, 0.02))
-        got = rolled(make, tape, range(0, 400, 12), again=True)
+        got = rolled(make, tape, range(0, 400, 25), again=True)
         rows = got.windows.select("A", "k", "source", "age_steps").to_dicts()
         assert rows == slow.carried(got.windows.to_dicts(), got.fits.to_dicts())
         seen.update(row["source"] for row in rows)
@@ -466,7 +464,8 @@ def test_the_whole_chain_on_an_odd_tape_equals_the_obvious_loops(name):
     reasons = dict(zip(found.fits["side"], found.fits["reason"], strict=True))
     quiet = {"no prints": {"bid", "ask", "both"}, "takers sell only": {"ask"}}.get(name, set())
     assert {side for side, reason in reasons.items() if reason == "no hits"} == quiet
-    points, steps = rolling(slow.whole(tape), spec, fit, schedule)
+    steps = rolling(slow.whole(tape), spec, fit, schedule)
+    points = steps.points
     for side, exposure, hits in found.points.group_by("side").agg(pl.col("exposure_ns", "fills_total").sum()).rows():
         own = points.filter(pl.col("side") == side)
         assert (own["exposure_ns"].sum(), own["fills_total"].sum()) == (exposure, hits)

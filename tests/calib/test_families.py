@@ -139,7 +139,6 @@ def test_how_well_a_family_fits_does_not_depend_on_the_estimator_of_nested_probe
             assert_alike(row, want)
 
 
-@pytest.mark.xfail(strict=True, reason="log_linear on disjoint distances states the goodness of its own curve")
 def test_how_well_a_family_fits_does_not_depend_on_the_estimator_of_disjoint_distances():
     """Own orders and --cycle: log_linear is compared by the likeliest curve too, not by its own."""
     mle, linear = goodness_by_method(drawn(0, nested=False), METHODS[:2], nested=False)
@@ -376,7 +375,6 @@ def test_no_hits_and_no_time_give_rows_without_figures(nested):
         assert fits["A"].null_count() == 9
 
 
-@pytest.mark.xfail(strict=True, reason="the end of an interval that no double holds is warned of on stderr")
 def test_an_error_too_wide_for_a_double_gives_an_interval_without_an_end():
     """Hits at 499 and 500 ticks say nothing of the mid: A's upper end is null, without a warning."""
     cells = np.array([[[2, 1], [2, 1]]])

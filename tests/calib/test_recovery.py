@@ -66,7 +66,7 @@ def test_sweeps_do_not_inflate_first_hits_but_do_inflate_all_hits():
 def test_a_schedule_follows_a_market_that_changes():
     """When (A, k) doubles at half time, the fits before and after tell the two apart."""
     tape = market(3, 1.0, ((0.0, 1.5, 0.25), (1800.0, 3.0, 0.5)))
-    _, found = rolling(tape, ProbeSpec(), FitSpec("nested_mle"), ScheduleSpec(10, 5))
+    found = rolling(tape, ProbeSpec(), FitSpec("nested_mle"), ScheduleSpec(10, 5))
     k = found.windows.select(minute=(pl.col("train_end_ns") // NS_PER_MIN) % 60, k="k")
     before = k.filter(pl.col("minute").is_between(10, 30))["k"]
     after = k.filter(pl.col("minute") >= 40)["k"]

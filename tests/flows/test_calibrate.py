@@ -338,7 +338,6 @@ def test_an_order_that_is_filled_in_part_stands_on_and_is_not_counted(odd):
         assert mine[3] / mine[2] == pytest.approx(other[3] / other[2], rel=4 / math.sqrt(mine[3]))
 
 
-@pytest.mark.xfail(strict=True, reason="the time covered is added up over all distances' backtests")
 def test_the_time_that_paper_orders_covered_is_no_longer_than_the_tape(odd):
     """`exposure_s` is the time covered on one side, whatever the number of distances."""
     result = made("paper", odd, "ODD2")
@@ -450,7 +449,6 @@ def test_a_fault_names_the_flag_and_the_remedy_and_writes_nothing(root, tmp_path
     assert files(tmp_path) == []
 
 
-@pytest.mark.xfail(strict=True, reason="the estimator is looked at after all the backtests")
 def test_an_estimator_that_orders_do_not_allow_is_refused_before_the_work(root, tmp_path):
     """No backtest is run for it."""
     shown: list[str] = []
@@ -476,7 +474,6 @@ def test_a_day_without_a_print_is_told(tmp_path):
     assert files(tmp_path / "out") == []
 
 
-@pytest.mark.xfail(strict=True, reason="only a single day is looked at: TapeReader.chunks does not do what it says")
 def test_days_without_a_print_are_told(tmp_path):
     """The same for a range, of which no day has one."""
     silent(tmp_path, 2)

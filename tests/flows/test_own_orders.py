@@ -129,7 +129,6 @@ def test_the_manifest_names_the_run_that_was_calibrated(root, run):
     assert fit["deltas"] == made.points["delta_ticks"].unique().sort().to_list()
 
 
-@pytest.mark.xfail(strict=True, reason="the manifest has the default probes of a ladder, which nobody laid")
 def test_the_manifest_has_no_probes(root):
     """Orders were measured where they were: a list of other distances, dwell and mid moves says what is not so."""
     made = orders(source(root, "bt", "no-probes"))
@@ -341,7 +340,6 @@ def test_a_fixed_quote_has_one_distance_and_no_curve(tmp_path):
     assert (fit["A"], fit["k"], fit["ok"]) == (None, None, False)
 
 
-@pytest.mark.xfail(strict=True, reason="the warning tells to try --deltas auto, which calibrate orders does not have")
 def test_a_warning_names_no_flag_that_the_command_does_not_have(root):
     """A run's orders are where they are: other distances need another run."""
     made = orders(source(root, "bt", "one-distance"), 3.0, 3.0)

@@ -180,19 +180,24 @@ class Measured:
         how = (spec.count, spec.reach == "through", spec.taker_side)
         return slow.count(taken, side, spec.deltas[d], beyond, *how, span, bucket_of)
 
-    def rings(self, side: int, d: int) -> int:
+    def rings(self, side: int, d: int, span: tuple[int, int], bucket_of: Callable[[int], int]) -> int:
         """`sweeps`: taker orders whose furthest print lands at this distance and short of the next; `all_hits`: prints.
 
-        Over all time, so that no order is cut in two by the edge of a span.
+        In each bucket of time in which an order reaches further than before, it counts once more.
         """
-        spec = self.spec
-        how, found = (spec.reach == "through", spec.taker_side), 0
+        spec, found = self.spec, 0
+        behind, delta = 1 if spec.reach == "through" else 0, spec.deltas[d]
+        beyond = spec.deltas[d + 1] if d + 1 < len(spec.deltas) else None
         for probe, inside in self.assigned:
-            for group in slow.orders(inside) if spec.count == "sweeps" else [[p] for p in inside]:
-                reached = [
-                    n for n, delta in enumerate(spec.deltas) for p in group if slow.is_hit(p, probe, side, delta, *how)
-                ]
-                found += max(reached, default=-1) == d
+            for order in slow.orders(inside) if spec.count == "sweeps" else [[p] for p in inside]:
+                reach = 0
+                for part in slow.orders(order, bucket_of):
+                    hits = (p for p in part if slow.is_hit(p, probe, side, 1, behind == 1, spec.taker_side))
+                    furthest = max(
+                        (slow.rank(side * (probe.mid - p.price) - behind, beyond, delta) for p in hits), default=0
+                    )
+                    found += furthest == 1 > reach and span[0] <= part[0].ns < span[1]
+                    reach = max(reach, furthest)
         return found
 
     def covered(self, span: tuple[int, int]) -> int:
@@ -419,8 +424,8 @@ def pava(N: Sequence[float], T: Sequence[float]) -> list[Fraction]:
 def sandwich(
     of: Window, w: int, side: int, deltas: Sequence[float], A: float, k: float, method: str, nested: bool,
     min_exposure_s: float = 0.0,
-) -> tuple[float, float, int]:  # fmt: skip
-    """Errors of ln A and k clustered over blocks of time, and how many blocks have exposure.
+) -> tuple[float, float, int, int]:  # fmt: skip
+    """Errors of ln A and k clustered over blocks of time; how many blocks have exposure, and how many have hits.
 
     J from the Fisher information at the estimate; a block's score adds (N - T rate) (1, d ln rate / dk) over sides
     and used distances. log_linear: the rates are the empirical ones, the weights of J the hits.
@@ -449,19 +454,18 @@ def sandwich(
     weight = N if method == "log_linear" else T * rate
     J = sum(weight[i] * np.outer((1, grad[i]), (1, grad[i])) for i in used)
     edges = [first + (last - first) * b // BLOCKS for b in range(BLOCKS + 1)]
-    meat, blocks = np.zeros((2, 2)), 0
+    meat, blocks, hit = np.zeros((2, 2)), 0, 0
     for low, high in pairwise(edges):
-        u, at_risk = np.zeros(2), 0.0
+        u, at_risk, met = np.zeros(2), 0.0, 0.0
         for q in pooled:
             t, c = cells(of.exposure, [q], low, high) / 1e9, cells(counts, [q], low, high)
-            mine = cells(of.exposure, [q], first, last) / 1e9
             for i in used:
                 u += (c[i] - t[i] * rate[i]) * np.array([1, grad[i]])
-                at_risk += t[i] * (mine[i] > 0)
-        meat, blocks = meat + np.outer(u, u), blocks + (at_risk > 0)
+                at_risk, met = at_risk + t[i], met + c[i]
+        meat, blocks, hit = meat + np.outer(u, u), blocks + (at_risk > 0), hit + (met > 0)
     inverse = np.linalg.inv(J)
     covariance = inverse @ meat @ inverse * blocks / (blocks - 1) if blocks > 1 else np.full((2, 2), np.nan)
-    return math.sqrt(covariance[0, 0]), math.sqrt(covariance[1, 1]), blocks
+    return *(math.sqrt(max(covariance[i, i], 0.0)) for i in (0, 1)), blocks, hit
 
 
 # ---- distances from the tape

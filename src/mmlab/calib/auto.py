@@ -39,9 +39,11 @@ def auto_deltas(laid: Intervals, trades: pl.DataFrame, instrument: Instrument, a
 def depths(laid: Intervals, trades: pl.DataFrame, instrument: Instrument) -> Ints:
     """Deepest print of each (interval, side) that has one, in whole ticks from its anchor, in no order."""
     ns, seq = column(trades, "recv_ns"), column(trades, "recv_seq")
+    if laid.start_ns.size == 0:
+        return np.empty(0, np.int64)
     at = np.searchsorted(laid.start_ns, ns, side="right") - 1
-    tied = (at >= 0) & (laid.start_ns[at] == ns) & (laid.start_seq[at] > seq)  # a print before its frame
-    at = at - tied
+    while (early := (at >= 0) & (laid.start_ns[at] == ns) & (laid.start_seq[at] > seq)).any():
+        at = at - early  # a print before its frame
     inside = (at >= 0) & ((ns < laid.end_ns[at]) | ((ns == laid.end_ns[at]) & (seq < laid.end_seq[at])))
     below = laid.mid2[at] - 2 * instrument.ticks.to_steps(column(trades, "price"))
     frame = pl.DataFrame({"at": at, "below": below, "inside": inside}).filter("inside")

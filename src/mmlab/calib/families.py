@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from mmlab.calib.fit import LEAST_BLOCKS, NO_HITS, OK, REASONS, Z95, Curve, curves
+from mmlab.calib.fit import NO_HITS, OK, REASONS, Z95, Curve, curves
 from mmlab.calib.points import Floats, Window
 from mmlab.calib.probes import Ints
 from mmlab.calib.spec import FitSpec
@@ -128,7 +128,8 @@ def _power_law(curve: Curve) -> dict[str, Any]:
 def _ends(name: str, at: Floats, se: Floats, z: float | Floats, suffix: str, exp: bool = False) -> dict[str, Any]:
     """The two ends of an interval."""
     ends = {"low": at - z * se, "high": at + z * se}
-    return {f"{name}_{end}{suffix}": (np.exp(value) if exp else value).ravel() for end, value in ends.items()}
+    with np.errstate(over="ignore"):  # an end that no double holds becomes null
+        return {f"{name}_{end}{suffix}": (np.exp(value) if exp else value).ravel() for end, value in ends.items()}
 
 
 def _monotone(rate: Floats, window: Window, nested: bool) -> dict[str, Any]:
@@ -206,4 +207,4 @@ def _sorted(parts: list[pl.DataFrame]) -> pl.DataFrame:
     return frame.sort("train_start_ns", "train_end_ns", rank["family"], rank["side"], *near)
 
 
-__all__ = ["LEAST_BLOCKS", "all_families", "fits", "monotone"]
+__all__ = ["all_families", "fits", "monotone"]

@@ -47,7 +47,6 @@ LOG_RANGE = 700.0  # exp(700) is still a double
 Z95 = 1.959963984540054  # two-sided 95% quantile of the normal distribution
 MOST_LISTED = 1 << 20
 THREADS, LEAST_ROWS = 4, 100  # fits of this many windows are worth a thread
-LEAST_BLOCKS = 8  # fewer give no error worth stating
 POISSON_MLE, LOG_LINEAR, NESTED_MLE = range(len(FIT_METHODS))
 REASONS = (
     "",
@@ -109,7 +108,7 @@ def curves(
     x = np.array(deltas, np.float64)
     x = np.log(x) if power_law else x
     method = FIT_METHODS.index(spec.fit_method)
-    m = _reached(window.hit) if nested else len(deltas)
+    m = _reached(window.exposure, window.hit) if nested else len(deltas)
     exposure, hit, ring = (a[:, :, :m] for a in (window.exposure, window.hit, window.ring))
     counts = ring if method == NESTED_MLE else hit
     sums = (exposure, hit, ring, counts)
@@ -122,7 +121,7 @@ def curves(
         return real, whole, *clustered(real, (exposure, counts), window.edges[part], x, spec.min_exposure_s, how)
 
     real, whole, errors, blocks = in_threads(fitted, window.first.size)
-    return _curve(real, whole, np.where((blocks < LEAST_BLOCKS)[:, :, None], np.nan, errors), blocks)
+    return _curve(real, whole, errors, blocks)
 
 
 def in_threads(work: Callable[[slice], tuple[Any, ...]], n: int) -> list[Any]:
@@ -137,12 +136,10 @@ def in_threads(work: Callable[[slice], tuple[Any, ...]], n: int) -> list[Any]:
     return [np.concatenate(arrays) for arrays in zip(*made, strict=True)]
 
 
-def _reached(hit: Ints) -> int:
-    """How many distances there are up to the first that nothing ever reached, which stands for all beyond it.
-
-    Nested probes beyond the deepest print were at risk alike, all the time.
-    """
-    deepest = np.flatnonzero((hit[-1] != hit[0]).any(axis=0))
+def _reached(exposure: Ints, hit: Ints) -> int:
+    """How many distances there are up to the first that stands for all beyond it: unhit, and always at risk alike."""
+    unlike = (exposure != exposure[:, :, -1:]).any(axis=(0, 1)) | (hit[-1] != hit[0]).any(axis=0)
+    deepest = np.flatnonzero(unlike)
     return min(int(deepest[-1]) + 2 if deepest.size else 1, int(hit.shape[2]))
 
 
@@ -222,6 +219,8 @@ def _fit_one(
     best = np.full(out.size, np.nan)  # the likeliest curve of the disjoint counts
     if nested and _positive(R) > 1:
         _likelihood(T[:m], R[:m], x[:m], True, guess, best)
+    elif not nested and method == LOG_LINEAR:
+        _likelihood(T, N, x, False, guess, best)
     if method == LOG_LINEAR:
         _log_linear(T, N, x, out)
     elif nested and method == NESTED_MLE:
@@ -230,7 +229,7 @@ def _fit_one(
         _likelihood(T, N, x, False, best[K_], out)
     if np.isnan(out[K_]):
         return NO_MAXIMUM
-    _goodness(T[:m], R[:m], x[:m], x.size - 2, nested, best if nested else out, tables, out)
+    _goodness(T[:m], R[:m], x[:m], x.size - 2, nested, best if nested or method == LOG_LINEAR else out, tables, out)
     return OK if out[K_] - Z95 * out[SE_K] > 0.0 else FLAT
 
 

@@ -8,7 +8,8 @@ range's two ends and summed up once, and 200 distances cost what 6 cost.
 
     first_hit  a print counts at the distances that no earlier print of the interval reached;
                their probes' exposure ends there.
-               For the disjoint rings a taker order counts once, where its furthest print lands.
+               For the disjoint rings a taker order counts once, where its furthest print lands;
+               under sweeps too, once in each bucket of time in which it reaches further.
     sweeps     a print counts at the distances that no earlier print of its taker order (same venue
                time and side, consecutive ids) reached in this interval; exposure is the interval.
     all_hits   every print counts at every distance it reaches; exposure is the interval.
@@ -128,7 +129,7 @@ class Counter:
         hits, lots, off = (np.cumsum(a, axis=2)[:, :, :-1] for a in (hits, lots, off))
         if self.spec.cycle:
             rings = hits
-        elif self.spec.count != "first_hit":
+        elif self.spec.count == "all_hits":
             rings = hits - np.concatenate([hits[:, :, 1:], np.zeros_like(hits[:, :, :1])], axis=2)
         exposure = covered[:, None, :] - off
         origin = self.origin_ns + first * self.bucket_ns
@@ -259,8 +260,8 @@ def _count(
             volume[b, side, rank] -= int(lots)
             add_span(off[:, side, low], t, end_ns[j], 1, origin_ns, bucket_ns)
             add_span(off[:, side, rank], t, end_ns[j], -1, origin_ns, bucket_ns)
-            if mark[side, 0] == order and mark[side, 1] == b:  # the same taker order reaches further
-                rings[b, side, low - 1] -= 1
-            rings[b, side, rank - 1] += 1
-            mark[side, 0], mark[side, 1] = order, b
+        if mark[side, 0] == order and mark[side, 1] == b:  # the same taker order reaches further
+            rings[b, side, low - 1] -= 1
+        rings[b, side, rank - 1] += 1
+        mark[side, 0], mark[side, 1] = order, b
     return -1

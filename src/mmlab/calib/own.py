@@ -32,13 +32,14 @@ def from_orders(
     Distances are measured at activation, in half ticks, and each is a point of its own; an order's first fill
     ends its time at risk and counts once. Different distances were different orders: no rings, no nested_mle.
     """
-    _check(fit)
+    check_fit(fit)
     exposed = exposures(orders, fills, state, instrument, holes)
     span = _span(exposed)
     made = tally(exposed, min_delta_ticks=min_delta_ticks, max_delta_ticks=max_delta_ticks, **_buckets(span))
     if not made.deltas:
+        most = np.inf if max_delta_ticks is None else max_delta_ticks
         raise DataError(
-            f"no order was at risk from {min_delta_ticks:g} to {max_delta_ticks or np.inf:g} ticks from the mid",
+            f"no order was at risk from {min_delta_ticks:g} to {most:g} ticks from the mid",
             remedy="give other --min-delta-ticks and --max-delta-ticks",
         )
     return _ladder(sums([made], made.deltas, instrument), fit, span, exposed.height)
@@ -50,7 +51,7 @@ def from_runs(runs: Sequence[tuple[float, pl.DataFrame]], instrument: Instrument
     The runs' orders were filled by the same prints, so that their counts are not independent: only the robust
     errors hold, and there is no likelihood, p-value or information criterion to state.
     """
-    _check(fit)
+    check_fit(fit)
     span = _span(pl.concat([exposed for _, exposed in runs]))
     made = [
         tally(
@@ -68,11 +69,11 @@ def from_runs(runs: Sequence[tuple[float, pl.DataFrame]], instrument: Instrument
 
 
 def sums(made: Sequence[Tally], deltas: tuple[float, ...], instrument: Instrument) -> Sums:
-    """Tallies side by side along the distances; what is covered is the mean of the two sides' time at risk."""
+    """Tallies side by side along the distances; what is covered is the longest mean of the two sides."""
     exposure, hits, lots = (
         np.concatenate([_whole(getattr(one, name)) for one in made], axis=2) for name in ("exposure_ns", "hits", "lots")
     )
-    covered = exposure.sum(axis=(1, 2)) // 2
+    covered = np.max([_whole(one.exposure_ns).sum(axis=(1, 2)) for one in made], axis=0) // 2
     flow = np.zeros((exposure.shape[0], 3), np.int64)
     first = made[0]
     return Sums(
@@ -85,7 +86,8 @@ def _whole(a: Ints) -> Ints:
     return a if a.shape[2] else np.zeros((*a.shape[:2], 1), np.int64)
 
 
-def _check(fit: FitSpec) -> None:
+def check_fit(fit: FitSpec) -> None:
+    """Raise UsageError for an estimator that orders do not allow."""
     if fit.fit_method == "nested_mle":
         raise UsageError(
             "--fit-method nested_mle is for probes that stand at all distances at once, not for orders",

@@ -19,6 +19,7 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 NS = 1e-9
 RATE, GRAD, USED = range(3)
+LEAST_BLOCKS = 8  # with hits; fewer give no error worth stating
 
 
 @njit(cache=True, nogil=True)
@@ -34,7 +35,7 @@ def clustered(
     """
     n_windows, n_deltas, n_blocks = fit.shape[0], x.size, edges.shape[1] - 1
     errors, blocks = np.full((n_windows, 3, 2), np.nan), np.zeros((n_windows, 3), np.int64)
-    model, J, u = np.empty((3, 3, n_deltas)), np.empty((3, 3)), np.empty((3, n_blocks, 3))
+    model, J, u = np.empty((3, 3, n_deltas)), np.empty((3, 3)), np.empty((3, n_blocks, 4))
     for w in range(n_windows):
         edge = edges[w]
         for side in range(3):
@@ -56,16 +57,16 @@ def _scores(
 ) -> None:
     """One block and side: its score and time at risk under its own curve into `own`, under both's added to `both`."""
     exposure, counts = sums
-    s0, s1, s2, b0, b1, b2 = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+    s0, s1, s2, s3, b0, b1, b2 = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
     for i in range(n_head):
         t = np.float64(exposure[z, q, i] - exposure[a, q, i])
         c = np.float64(counts[z, q, i] - counts[a, q, i])
         e = (c - t * model[q, RATE, i]) * model[q, USED, i]
-        s0, s1, s2 = s0 + e, s1 + e * model[q, GRAD, i], s2 + t * model[q, USED, i]
+        s0, s1, s2, s3 = s0 + e, s1 + e * model[q, GRAD, i], s2 + t * model[q, USED, i], s3 + c
         e = (c - t * model[2, RATE, i]) * model[2, USED, i]
         b0, b1, b2 = b0 + e, b1 + e * model[2, GRAD, i], b2 + t * model[2, USED, i]
-    own[0], own[1], own[2] = s0, s1, s2
-    both[0], both[1], both[2] = both[0] + b0, both[1] + b1, both[2] + b2
+    own[0], own[1], own[2], own[3] = s0, s1, s2, s3
+    both[0], both[1], both[2], both[3] = both[0] + b0, both[1] + b1, both[2] + b2, both[3] + s3
 
 
 @njit(cache=True)
@@ -134,13 +135,17 @@ def _model(
 
 @njit(cache=True)
 def _sandwich(J: Floats, u: Floats, out: Floats) -> int:
-    """Roots of the diagonal of J^-1 (sum u u^T) J^-1 * n / (n - 1), left nan below two blocks; returns the blocks."""
-    n, m00, m01, m11 = 0, 0.0, 0.0, 0.0
+    """Roots of the diagonal of J^-1 (sum u u^T) J^-1 * n / (n - 1); returns n, the blocks with time at risk.
+
+    Where all hits lie in a few blocks, these say nothing of how blocks differ: the errors are left nan.
+    """
+    n, hit, m00, m01, m11 = 0, 0, 0.0, 0.0, 0.0
     for b in range(u.shape[0]):
         n += u[b, 2] > 0.0
+        hit += u[b, 3] > 0.0
         m00, m01, m11 = m00 + u[b, 0] * u[b, 0], m01 + u[b, 0] * u[b, 1], m11 + u[b, 1] * u[b, 1]
     det = J[0] * J[2] - J[1] * J[1]
-    if n < 2 or not det > 0.0:
+    if hit < LEAST_BLOCKS or not det > 0.0:
         return n
     p, q, r = J[2] / det, -J[1] / det, J[0] / det
     more = n / (n - 1)

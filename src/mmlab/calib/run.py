@@ -112,14 +112,11 @@ def ladder_of(
     return Ladder(points(coarser(summed, BLOCKS), fit_spec.min_exposure_s, end + 1), fits, curves, n_intervals)
 
 
-def rolling(
-    tape: Tape, spec: ProbeSpec, fit_spec: FitSpec, schedule_spec: ScheduleSpec
-) -> tuple[pl.DataFrame, Schedule]:
-    """Points per bucket, and the schedule fitted on the past of each step; raises DataError for too little data."""
+def rolling(tape: Tape, spec: ProbeSpec, fit_spec: FitSpec, schedule_spec: ScheduleSpec) -> Schedule:
+    """The schedule fitted on the past of each step, with its points; raises DataError for too little data."""
     check_specs(spec, fit_spec)
     roller = Roller(tape.gaps, tape.instrument, spec, fit_spec, schedule_spec, tape.span_ns[0])
-    made = joined(roller.add(tape.depth, tape.trades), roller.close())
-    return made.points, made
+    return joined(roller.add(tape.depth, tape.trades), roller.close())
 
 
 def joined(*parts: Schedule) -> Schedule:

@@ -11,6 +11,8 @@ from mmlab.core.schemas import COUNT_RULES, FIT_METHODS
 from mmlab.core.spans import NS_PER_MS
 
 DEFAULT_DELTAS = (1, 2, 3, 5, 8, 13)
+FARTHEST_TICKS = 1_000_000
+LONGEST_MS = 366 * 86_400_000
 MOST_TICKS = 50  # listed distances beyond it are refused unless told otherwise
 
 
@@ -39,12 +41,17 @@ class ProbeSpec:
 
     def __post_init__(self) -> None:
         _check_deltas(self.deltas, self.max_delta_ticks)
-        if self.dwell_ms <= 0:
-            raise UsageError(f"--dwell-ms is {self.dwell_ms}", remedy="a probe must stand for at least 1 ms")
+        if not 1 <= self.dwell_ms <= LONGEST_MS:
+            raise UsageError(
+                f"--dwell-ms is {self.dwell_ms}", remedy="a probe must stand for 1 ms at least, a year at most"
+            )
         _one_of("--count", self.count, COUNT_RULES)
         _one_of("--reach", self.reach, ("touch", "through"))
-        if not math.isfinite(self.mid_move_threshold_ticks):
-            raise UsageError("--mid-move-threshold-ticks is not a number", remedy="give ticks, or 0 to turn it off")
+        if not abs(self.mid_move_threshold_ticks) <= FARTHEST_TICKS:
+            raise UsageError(
+                f"--mid-move-threshold-ticks is {self.mid_move_threshold_ticks:g}",
+                remedy=f"give ticks up to {FARTHEST_TICKS:,}, or 0 to turn it off",
+            )
 
     @property
     def dwell_ns(self) -> int:
@@ -138,6 +145,8 @@ def _check_deltas(deltas: tuple[int, ...], most: int | None) -> None:
         raise UsageError("--deltas is empty", remedy="give at least one distance, like 1,2,3,5,8,13")
     if deltas[0] <= 0:
         raise UsageError(f"--deltas {listed} starts at {deltas[0]}", remedy="distances begin at 1 tick")
+    if deltas[-1] > FARTHEST_TICKS:
+        raise UsageError(f"--deltas reaches {deltas[-1]} ticks", remedy=f"distances end at {FARTHEST_TICKS:,} ticks")
     if any(b <= a for a, b in itertools.pairwise(deltas)):
         raise UsageError(f"--deltas {listed} is not ascending", remedy="list each distance once, nearest first")
     if most is not None and deltas[-1] > most:

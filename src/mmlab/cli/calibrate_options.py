@@ -163,6 +163,8 @@ class FixedFlags(MeasureFlags):
         """The specification; raises UsageError naming the flag that cannot be meant."""
         if self.engine not in ENGINES:
             raise UsageError(f"--engine is {self.engine!r}", remedy=f"choose one of {', '.join(ENGINES)}")
+        if self.requote_interval_ms < 1:
+            raise UsageError(f"--requote-interval-ms is {self.requote_interval_ms}", remedy="give at least 1 ms")
         return self.probed(self.requote_interval_ms, 0.0)
 
     def paper(self) -> PaperSpec:

@@ -87,17 +87,20 @@ def resolved(run: Run, spec: CalibrateSpec, reader: TapeReader, until_ns: int) -
     return replace(spec, probes=probes)
 
 
-def finish(run: Run, spec: CalibrateSpec, method: str, found: Ladder, **more: Any) -> LadderResult:
-    """Write points, fits, curves and poisson_fit.json, and commit the run."""
+def finish(
+    run: Run, spec: CalibrateSpec, method: str, found: Ladder, flat: dict[str, Any] | None = None, **more: Any
+) -> LadderResult:
+    """Write points, fits, curves and poisson_fit.json, and commit the run; `flat` is what the manifest keeps."""
     pooled = found.fits.row(by_predicate=(pl.col("side") == "both") & (pl.col("family") == "exponential"), named=True)
     if not pooled["ok"]:
-        run.warn(f"no curve: {pooled['reason']}; poisson_fit.json has A and k null (try --deltas auto)")
+        hint = "" if method == "orders" else " (try --deltas auto)"
+        run.warn(f"no curve: {pooled['reason']}; poisson_fit.json has A and k null{hint}")
     warn_of_excess(run, spec, pooled["ring_excess"], pooled["fills_total"])
     for table, frame in ((schemas.POINTS, found.points), (schemas.FITS, found.fits), (schemas.CURVES, found.curves)):
         run.folder.write_table(table, frame)
     deltas = found.points["delta_ticks"].unique().sort().to_list()
     run.folder.write_json("poisson_fit.json", fit_artifact(run, spec, pooled, method, deltas))
-    path = run.commit({"method": method, **spec.flat(), **more})
+    path = run.commit({"method": method, **(spec.flat() if flat is None else flat), **more})
     return LadderResult(path, found.points, found.fits, run.warnings)
 
 

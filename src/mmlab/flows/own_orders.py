@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 
 from mmlab.calib.orders import FILL_COLUMNS, NO_HOLES, ORDER_COLUMNS, STATE_COLUMNS, exposures
-from mmlab.calib.own import Holes, from_orders, from_runs
+from mmlab.calib.own import Holes, check_fit, from_orders, from_runs
 from mmlab.calib.probes import holes
 from mmlab.calib.spec import FitSpec, ProbeSpec
 from mmlab.core import schemas
@@ -43,6 +43,7 @@ def calibrate_paper(job: Job, spec: CalibrateSpec, paper: PaperSpec, progress: P
             "--engine paper sends real orders: they are filled once, by any print, at listed distances",
             remedy="leave --count at first_hit, --taker-side out, and list the --deltas",
         )
+    check_fit(spec.fit)
     with begin(job, "calibration", "fixed", progress) as run:
         with run.step("read"):
             depth = run.lake.read(run.refs, schemas.DEPTH, events.DEPTH_COLUMNS, require_rows=True)
@@ -92,6 +93,7 @@ def calibrate_orders(
     progress: Progress = no_progress,
 ) -> LadderResult:  # fmt: skip
     """Estimate (A, k) from any backtest's own orders; raises LakeError for a run without them."""
+    check_fit(fit)
     place = find_run(source.out_root, source.run)
     manifest = read_json(place / "manifest.json")
     named = ((schemas.ORDERS, ORDER_COLUMNS), (schemas.FILLS, FILL_COLUMNS), (schemas.STATE, STATE_COLUMNS))
@@ -111,7 +113,7 @@ def calibrate_orders(
             )  # fmt: skip
         run.log.info("%d orders of %s were at risk", found.n_intervals, place)
         spec = CalibrateSpec(ProbeSpec(max_delta_ticks=None), fit)
-        return finish(run, spec, "orders", found, of=str(place), **bounds)
+        return finish(run, spec, "orders", found, flat={**asdict(fit), "of": str(place), **bounds})
 
 
 def _own(place: Path, table: Table) -> pl.DataFrame:

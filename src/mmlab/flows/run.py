@@ -132,7 +132,13 @@ def begin(
     run_id = job.run_id or default_run_id(datetime.now(UTC))
     folder = RunFolder.create(job.out_root, kind, method, job.symbol, str(job.days), run_id, resumable)
     log_kind = f"{kind}/{method}" if method else kind
-    log = open_log(job.log_root or job.out_root / "logs", log_kind, job.symbol, str(job.days), run_id, job.log_level)
+    try:
+        log = open_log(
+            job.log_root or job.out_root / "logs", log_kind, job.symbol, str(job.days), run_id, job.log_level
+        )
+    except BaseException:
+        folder.abort()
+        raise
     log.info("%s of %s %s from %s", log_kind, job.symbol, job.days, job.data_root)
     run = Run(job, run_id, log_kind, folder, log, refs, instrument, lake, progress)
     run.note_conditions(refs)

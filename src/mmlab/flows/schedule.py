@@ -6,6 +6,7 @@ saved: a run that was killed goes on after its last whole day, and ends with the
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -58,7 +59,7 @@ def calibrate_schedule(
     resume: go on with the latest attempt that did not end, or with that of the job's run id.
     """
     if resume and job.run_id is None:
-        begun = RunFolder.resumable(job.out_root, "calibration", "schedule", job.symbol, str(job.days))
+        begun = RunFolder.begun(job.out_root, "calibration", "schedule", job.symbol, str(job.days))
         if not begun:
             raise UsageError("there is no run to resume", remedy="leave --resume out")
         job = replace(job, run_id=begun[0])
@@ -80,7 +81,12 @@ def make_schedule(run: Run, spec: CalibrateSpec, rolling: ScheduleSpec, resume: 
         roller = Roller(reader.gaps(), run.instrument, spec.probes, spec.fit, rolling, start, begins, reader.days())
         _roll(run, reader, roller, spec, max((end - opening) // rolling.step_ns + 1, 0), resume)
     windows, fits = (pl.concat(run.folder.parts(table)) for table in (schemas.WINDOWS, schemas.FITS))
-    run.folder.write_json("poisson_schedule.json", _entries(windows))
+    try:
+        listed = _entries(windows)
+    except DataError:
+        run.folder.forget()  # going on would end in the same fault
+        raise
+    run.folder.write_json("poisson_schedule.json", listed)
     carried = windows.filter(pl.col("source") == "carry_forward").height
     if carried:
         run.warn(f"{carried} of {windows.height} steps carry an earlier fit forward")
@@ -94,13 +100,13 @@ def make_schedule(run: Run, spec: CalibrateSpec, rolling: ScheduleSpec, resume: 
 
 def _roll(run: Run, reader: TapeReader, roller: Roller, spec: CalibrateSpec, steps: int, resume: bool) -> None:
     """Day after day: add, write what is final, save the state."""
-    note = {"spec": {**spec.flat(), **asdict(roller.spec)}, "inputs": run.inputs()}
+    note = json.loads(json.dumps({"spec": {**spec.flat(), **asdict(roller.spec)}, "inputs": run.inputs()}))
     done = _resumed(run, roller, note, resume)
     for i, (depth, trades) in enumerate(reader.chunks()):
         if i < done:
             continue
         _write(run, roller.add(depth, trades))
-        if i + 1 < len(reader.refs):
+        if run.folder.resumable and i + 1 < len(reader.refs):
             run.folder.save({**note, "days": i + 1}, roller.state())
         run.progress("windows", min(roller.steps, steps), steps)
     _write(run, roller.close())

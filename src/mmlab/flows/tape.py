@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
 
 import polars as pl
@@ -19,6 +20,8 @@ from mmlab.core.instrument import Instrument
 from mmlab.core.spans import NS_PER_DAY, Days, day_start_ns
 from mmlab.flows.run import Run
 from mmlab.store.lake import DayRef, Lake
+
+SIZES = ("tick_size", "lot_size")
 
 
 @dataclass(frozen=True)
@@ -44,10 +47,14 @@ class TapeReader:
 
     def chunks(self) -> Iterator[Chunk]:
         """(depth, trades) of one day after the other; raises LakeError if no day has a print."""
+        prints = 0
         for ref in self.refs:
             depth = self.lake.read([ref], schemas.DEPTH, DEPTH_COLUMNS)
-            trades = self.lake.live_prints([ref], TRADE_COLUMNS, require_rows=len(self.refs) == 1)
+            trades = self.lake.live_prints([ref], TRADE_COLUMNS, require_rows=False)
+            prints += trades.height
             yield self._late(depth), self._late(trades)
+        if not prints:
+            self.lake.live_prints(self.refs, TRADE_COLUMNS)  # says what is missing
 
     def whole(self) -> Tape:
         """All of it at once; raises DataError if there is no book."""
@@ -98,7 +105,7 @@ def read_warm(run: Run, train_ns: int, most_days: int) -> TapeReader:
         if ref is None:
             break
         found = run.lake.manifest(ref).instrument
-        if (found.tick_size, found.lot_size) != (run.instrument.tick_size, run.instrument.lot_size):
+        if any(Decimal(getattr(found, name)) != Decimal(getattr(run.instrument, name)) for name in SIZES):
             run.warn(f"{ref.day:%Y%m%d} has another tick or lot size: no warm start from it")
             break
         warm.insert(0, ref)

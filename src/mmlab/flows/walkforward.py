@@ -43,5 +43,5 @@ def walkforward(
         figures = simulate_into(run, spec, Intensity.scheduled(entries(schedule.windows)))
         progress("walkforward", 2, 2)
         path = run.commit({"calibration": schedule.spec.flat(), **asdict(rolling), **asdict(spec)}, spec.fill.seed)
-        truth = run.lake.manifest(run.refs[0]).truth.get("pieces", [])
+        truth = [piece for ref in (*run.also, *run.refs) for piece in run.lake.manifest(ref).truth.get("pieces", [])]
         return WalkforwardResult(path, schedule.windows, schedule.fits, figures, truth, run.warnings)

@@ -7,6 +7,7 @@ import logging
 import os
 import platform
 import shutil
+import zipfile
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -19,12 +20,14 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from mmlab.core.errors import LakeError, UsageError
+from mmlab.core.errors import LakeError, TableError, UsageError
 from mmlab.core.table import Table
 from mmlab.store.locks import Lock
 from mmlab.store.parts import ROW_GROUP_ROWS, sync, write_bytes_atomic, write_part
 
 PACKAGES = ("mmlab", "polars", "duckdb", "numpy", "numba", "pyarrow")
+NOTE = "__note__"
+ONCE = "append each stretch of time once"
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 
@@ -46,6 +49,8 @@ class RunFolder:
         )
         self._rows: dict[str, int] = {}
         self._parts: dict[str, list[Path]] = {}
+        self.resumable = resumable
+        self._done: list[Path] = []  # parts that are in their table, and go when the run is committed
         self._lock = Lock(self._staging / "lock", f"run {place.name.partition('=')[2]}") if resumable else None
 
     @classmethod
@@ -79,45 +84,64 @@ class RunFolder:
 
     def parts(self, table: Table) -> list[pl.DataFrame]:
         """The parts that were appended so far."""
-        return [pl.read_parquet(part, hive_partitioning=False) for part in self._parts[table.name]]
+        return [_read(part) for part in self._parts[table.name]]
 
     def join(self, table: Table) -> None:
         """Put a table's parts into one file, part by part, so that no more than one is held in memory."""
         parts = self._parts.pop(table.name)
+        self._done += parts
+        place = self._path(f"{table.name}.parquet")
         if len(parts) == 1:
-            os.replace(parts[0], self._path(f"{table.name}.parquet"))
+            place.unlink(missing_ok=True)
+            os.link(parts[0], place)
             return
+        keys = pl.scan_parquet(parts, hive_partitioning=False).group_by(table.key).len().filter(pl.col("len") > 1)
+        if table.key and keys.head(1).collect().height:
+            raise TableError(f"table {table.name!r}: its parts share rows of one key", remedy=ONCE)
         from pyarrow import parquet as pq  # noqa: PLC0415 - only several days need it
 
         temporary = self._path(f".{table.name}.parquet.tmp")
         with pq.ParquetWriter(temporary, table.empty().to_arrow().schema, compression="zstd") as writer:
             for part in parts:
-                frame = pl.read_parquet(part, hive_partitioning=False)
+                frame = _read(part)
                 writer.write_table(frame.to_arrow().cast(writer.schema), row_group_size=ROW_GROUP_ROWS)
         sync(temporary)
-        os.replace(temporary, self._path(f"{table.name}.parquet"))
-        for part in parts:
-            part.unlink()
+        os.replace(temporary, place)
 
     def save(self, done: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         """Note what the parts so far hold, and the state to go on from; the next `save` replaces it."""
         held = {name: len(parts) for name, parts in self._parts.items()}
+        note = to_json({**done, "parts": held, "rows": self._rows})
         file = io.BytesIO()
-        np.savez(file, allow_pickle=False, **arrays)
-        write_bytes_atomic(self._path("state.npz"), file.getvalue())
-        write_bytes_atomic(self._path("progress.json"), to_json({**done, "parts": held, "rows": self._rows}))
+        np.savez(file, allow_pickle=False, **{NOTE: np.frombuffer(note, np.uint8)}, **arrays)
+        write_bytes_atomic(self._path("state.npz"), file.getvalue())  # one file, so that the two belong together
+        write_bytes_atomic(self._path("progress.json"), note)  # to be read by people
 
     def saved(self) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]] | None:
         """What the last `save` of an earlier attempt noted, with its parts taken over; None if there is none."""
-        if not (self._staging / "progress.json").exists():
+        if not (self._staging / "state.npz").exists():
+            self._keep(set())
             return None
-        done = read_json(self._staging / "progress.json")
-        with np.load(self._staging / "state.npz") as file:
-            arrays = dict(file)
+        try:
+            with np.load(self._staging / "state.npz") as file:
+                arrays = dict(file)
+            done = msgspec.json.decode(arrays.pop(NOTE).tobytes())
+        except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, msgspec.DecodeError):
+            raise LakeError(
+                f"{self._staging / 'state.npz'} is torn", remedy="begin anew with another --run-id"
+            ) from None
         self._rows = dict(done["rows"])
         for name, n in done["parts"].items():
             self._parts[name] = [self._staging / f"{name}-{i:05}.part" for i in range(n)]
+        self._keep({part.name for parts in self._parts.values() for part in parts})
         return done, arrays
+
+    def _keep(self, names: set[str]) -> None:
+        """Remove parts but these: what an attempt that was killed left after its last save."""
+        for pattern in ("*.part", ".*.tmp"):
+            for path in list(self._staging.glob(pattern)):
+                if path.name not in names:
+                    path.unlink()
 
     def write_json(self, name: str, content: object) -> None:
         """Write a JSON file; a number that JSON cannot hold becomes null nowhere: it raises ValueError."""
@@ -131,22 +155,26 @@ class RunFolder:
         """Write manifest.json, with row counts and versions, and put the folder in place."""
         versions = {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
         self.write_json("manifest.json", {**manifest, "rows": self._rows, "versions": versions})
-        for left in ("progress.json", "state.npz", "lock"):
-            (self._staging / left).unlink(missing_ok=True)
         os.replace(self._staging, self.place)
+        for left in (*(part.name for part in self._done), "progress.json", "state.npz", "lock"):
+            (self.place / left).unlink(missing_ok=True)
         sync(self.place.parent)
         return self.place
 
     @staticmethod
-    def resumable(out_root: Path, kind: str, method: str | None, symbol: str, day: str) -> list[str]:
+    def begun(out_root: Path, kind: str, method: str | None, symbol: str, day: str) -> list[str]:
         """Ids of the runs of this kind that began and did not end, the latest first."""
         folder = _folder(out_root, kind, method, symbol, day)
-        found = [p for p in folder.glob(".partial-run=*") if (p / "progress.json").exists()]
-        return [p.name.partition("=")[2] for p in sorted(found, reverse=True)]
+        found = sorted(folder.glob(".partial-run=*/state.npz"), key=lambda p: p.stat().st_mtime_ns, reverse=True)
+        return [p.parent.name.partition("=")[2] for p in found]
+
+    def forget(self) -> None:
+        """Keep nothing to go on from: `abort` then leaves nothing."""
+        (self._staging / "state.npz").unlink(missing_ok=True)
 
     def abort(self) -> None:
         """Leave nothing behind that cannot be resumed."""
-        if not (self._staging / "progress.json").exists():
+        if not self.resumable or not (self._staging / "state.npz").exists():
             shutil.rmtree(self._staging, ignore_errors=True)
         if self._lock is not None:
             self._lock.release()
@@ -156,6 +184,16 @@ def _folder(out_root: Path, kind: str, method: str | None, symbol: str, day: str
     """Where the runs of one kind, symbol and day lie."""
     parts = [kind, *([f"method={method}"] if method else []), f"symbol={quote(symbol, safe='')}", f"day={day}"]
     return out_root.joinpath(*parts)
+
+
+def _read(part: Path) -> pl.DataFrame:
+    """A part's rows; raises LakeError if it is torn."""
+    try:
+        return pl.read_parquet(part, hive_partitioning=False)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise LakeError(
+            f"{part} is torn: {str(error).splitlines()[0]}", remedy="begin anew with another --run-id"
+        ) from None
 
 
 def to_json(content: object) -> bytes:
