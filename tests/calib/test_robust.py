@@ -93,7 +93,6 @@ def test_distances_that_are_not_used_have_no_part_in_it(method, nested):
     assert got.points_used[0].tolist() == [5, 6, 6]
 
 
-@pytest.mark.xfail(strict=True, reason="_scores: hits at distances that are not used count as hits of a block")
 def test_hits_at_a_distance_that_is_not_used_make_no_block_of_hits():
     """The nearest one, hardly at risk, was hit in every block, the others in five of 16: no error is stated."""
     exposure, hits, rings = drawn(np.random.default_rng(1), BLOCKS)

@@ -720,7 +720,6 @@ def test_days_without_any_fit_leave_nothing_that_bars_the_next_try(root, tmp_pat
     calibrate_schedule(given, CALIBRATION, ROLLING)
 
 
-@pytest.mark.xfail(strict=True, reason="days that are too short are only known to be at the end, and their state stays")
 def test_days_that_are_too_short_leave_nothing_that_bars_the_next_try(root, tmp_path):
     """Likewise: no resume can make them longer."""
     given = job(root, "20250101..20250102", out=tmp_path)

@@ -57,16 +57,16 @@ def _scores(
 ) -> None:
     """One block and side: its score and time at risk under its own curve into `own`, under both's added to `both`."""
     exposure, counts = sums
-    s0, s1, s2, s3, b0, b1, b2 = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+    s0, s1, s2, s3, b0, b1, b2, b3 = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
     for i in range(n_head):
         t = np.float64(exposure[z, q, i] - exposure[a, q, i])
         c = np.float64(counts[z, q, i] - counts[a, q, i])
         e = (c - t * model[q, RATE, i]) * model[q, USED, i]
-        s0, s1, s2, s3 = s0 + e, s1 + e * model[q, GRAD, i], s2 + t * model[q, USED, i], s3 + c
+        s0, s1, s2, s3 = s0 + e, s1 + e * model[q, GRAD, i], s2 + t * model[q, USED, i], s3 + c * model[q, USED, i]
         e = (c - t * model[2, RATE, i]) * model[2, USED, i]
-        b0, b1, b2 = b0 + e, b1 + e * model[2, GRAD, i], b2 + t * model[2, USED, i]
+        b0, b1, b2, b3 = b0 + e, b1 + e * model[2, GRAD, i], b2 + t * model[2, USED, i], b3 + c * model[2, USED, i]
     own[0], own[1], own[2], own[3] = s0, s1, s2, s3
-    both[0], both[1], both[2], both[3] = both[0] + b0, both[1] + b1, both[2] + b2, both[3] + s3
+    both[0], both[1], both[2], both[3] = both[0] + b0, both[1] + b1, both[2] + b2, both[3] + b3
 
 
 @njit(cache=True)

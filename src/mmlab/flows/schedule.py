@@ -109,7 +109,12 @@ def _roll(run: Run, reader: TapeReader, roller: Roller, spec: CalibrateSpec, ste
         if run.folder.resumable and i + 1 < len(reader.refs):
             run.folder.save({**note, "days": i + 1}, roller.state())
         run.progress("windows", min(roller.steps, steps), steps)
-    _write(run, roller.close())
+    try:
+        last = roller.close()
+    except DataError:
+        run.folder.forget()  # going on would end in the same fault
+        raise
+    _write(run, last)
     run.progress("windows", steps, steps)
 
 

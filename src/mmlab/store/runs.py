@@ -95,8 +95,8 @@ class RunFolder:
             place.unlink(missing_ok=True)
             os.link(parts[0], place)
             return
-        keys = pl.scan_parquet(parts, hive_partitioning=False).group_by(table.key).len().filter(pl.col("len") > 1)
-        if table.key and keys.head(1).collect().height:
+        keys = pl.concat([_read(part).select(table.key) for part in parts])
+        if table.key and keys.is_duplicated().any():
             raise TableError(f"table {table.name!r}: its parts share rows of one key", remedy=ONCE)
         from pyarrow import parquet as pq  # noqa: PLC0415 - only several days need it
 
@@ -123,7 +123,7 @@ class RunFolder:
             self._keep(set())
             return None
         try:
-            with np.load(self._staging / "state.npz") as file:
+            with np.load(io.BytesIO((self._staging / "state.npz").read_bytes())) as file:
                 arrays = dict(file)
             done = msgspec.json.decode(arrays.pop(NOTE).tobytes())
         except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, msgspec.DecodeError):
