@@ -15,6 +15,7 @@ from scipy.optimize import isotonic_regression, minimize
 
 from mmlab.calib.families import all_families, monotone
 from mmlab.calib.points import Window
+from mmlab.calib.shapes import chi2_tail
 from mmlab.calib.spec import FitSpec
 from mmlab.core.schemas import CURVES, FITS
 from reference import calib as slow
@@ -177,6 +178,15 @@ def test_a_p_value_is_uniform_where_the_curve_is_right_and_small_where_it_is_not
         below[family] = (mine["p_value"] < 0.05).fill_null(True).mean()
     assert 0.02 <= below["exponential"] <= 0.08
     assert below["power_law"] >= 0.95
+
+
+@settings(max_examples=200, deadline=None)
+@given(dof=st.integers(1, 198), x=st.floats(0, 50) | st.floats(0, 1_300))
+def test_the_tail_of_chi_square_is_that_of_scipy(dof, x):
+    """To ten digits, as far as 200 distances and a p-value of 1e-280 go; a deviance rounded below 0 is 0."""
+    want = stats.chi2.sf(x, dof)
+    assert chi2_tail(dof, x) == pytest.approx(want, rel=1e-10, abs=1e-280)
+    assert chi2_tail(dof, -1e-12) == 1.0
 
 
 @settings(max_examples=20, deadline=None)

@@ -120,6 +120,8 @@ def test_a_busy_market_with_holes_gives_the_points_of_the_loop_and_the_curve_of_
     assert (row["train_start_ns"], row["train_end_ns"]) == usable.row(0)[:2]
     assert row["points_used"] == usable.height
     assert row["ring_excess"] is None
+    whole = found.points.filter(pl.col("side") == "both")["exposure_s_total"].sum()
+    assert row["exposure_s"] == pytest.approx(whole / 2, abs=1e-7)
     if row["A"] is not None:
         x, T, N = (usable[c].to_numpy().astype(float) for c in ("delta_ticks", "exposure_s_total", "fills_total"))
         A, k, likelihood = slow.best("exponential", slow.Points(x, T, N, N), N, nested=False)

@@ -442,11 +442,12 @@ def sandwich(
     used = [i for i in range(n) if T[i] > 0 and T[i] >= min_exposure_s]
     rate, grad = np.full(n, np.nan), np.full(n, np.nan)
     for at, i in enumerate(used):
+        if method == "log_linear":
+            rate[i], grad[i] = N[i] / T[i], -x[i]
+            continue
         here = A * math.exp(-k * x[i])
         rate[i], grad[i] = here, -x[i]
-        if method == "log_linear":
-            rate[i] = N[i] / T[i]
-        elif rings and nested and at + 1 < len(used):
+        if rings and nested and at + 1 < len(used):
             beyond = x[used[at + 1]]
             there = A * math.exp(-k * beyond)
             rate[i] = here - there
