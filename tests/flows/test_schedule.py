@@ -761,7 +761,7 @@ def test_a_walk_forward_run_over_days_leaves_its_tables_only(root, tmp_path):
 
 def test_sixteen_days_need_the_memory_of_two(tmp_path):
     """A process that has made a schedule over 2 days grows by less than 60 MiB when it makes one over 16."""
-    spec = SynthSpec(symbol="LONG", hours=4, frame_ms=2000, levels=1)
+    spec = SynthSpec(symbol="LONG", hours=1, frame_ms=1000, prints_per_s=32, levels=1)
     for n in range(16):
         synth(replace(spec, day=date(2025, 1, 1 + n), seed=n), tmp_path / "data", replace=False)
     process = child(tmp_path, tmp_path / "out", "20250101..20250102", "20250101..20250116", symbol="LONG")
