@@ -197,7 +197,6 @@ SCORES = Table(
         Column("gain_per_step", pl.Float64, "the fit's log score a step less this one's", "1", True),
         *_interval("gain_per_step", "95% interval of it over steps", "1"),
     ),
-    key=("side", "predictor"),
 )
 
 STABILITY = Table(
@@ -216,7 +215,6 @@ STABILITY = Table(
         Column("drift_per_hour", pl.Float64, "slope of a weighted straight line over time", "unit/h", True),
         Column("drift_se", pl.Float64, "its standard error", "unit/h", True),
     ),
-    key=("parameter",),
 )
 
 CALIBRATION_TABLES = (POINTS, FITS, CURVES, WINDOWS, WINDOW_METRICS, VALIDATION, SCORES, STABILITY)
