@@ -492,7 +492,6 @@ def test_days_without_a_book_are_told(root, tmp_path):
     assert files(tmp_path / "out") == []
 
 
-@pytest.mark.xfail(strict=True, reason="the warning tells to try --deltas auto, which --engine paper refuses")
 def test_a_paper_run_without_a_curve_names_no_flag_that_it_refuses(root, tmp_path):
     """Listed distances are all that it takes."""
     spec = CalibrateSpec(ProbeSpec((3,), 1000, 0.0), FitSpec())

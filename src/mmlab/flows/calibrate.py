@@ -93,7 +93,8 @@ def finish(
     """Write points, fits, curves and poisson_fit.json, and commit the run; `flat` is what the manifest keeps."""
     pooled = found.fits.row(by_predicate=(pl.col("side") == "both") & (pl.col("family") == "exponential"), named=True)
     if not pooled["ok"]:
-        hint = "" if method == "orders" else " (try --deltas auto)"
+        chosen_here = method != "orders" and "engine" not in more  # paper orders take listed distances
+        hint = " (try --deltas auto)" if chosen_here else ""
         run.warn(f"no curve: {pooled['reason']}; poisson_fit.json has A and k null{hint}")
     warn_of_excess(run, spec, pooled["ring_excess"], pooled["fills_total"])
     for table, frame in ((schemas.POINTS, found.points), (schemas.FITS, found.fits), (schemas.CURVES, found.curves)):
