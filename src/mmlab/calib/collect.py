@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from numba import njit
 
 from mmlab.calib.hits import Counter, Sums
 from mmlab.calib.probes import Intervals, Ints, Layer, column
 from mmlab.calib.spec import ProbeSpec
 from mmlab.core.errors import DataError
 from mmlab.core.instrument import Instrument
+from mmlab.core.kernels import kernel
 from mmlab.core.spans import NS_PER_S
 
 Arrays = npt.NDArray[Any]
@@ -169,7 +169,7 @@ def _rank(trades: pl.DataFrame, key: tuple[int, int]) -> int:
     return first + int(np.searchsorted(column(trades, "recv_seq")[first:last], key[1]))
 
 
-@njit(cache=True)
+@kernel
 def _watch(
     recv_ns: Ints,
     breaks: npt.NDArray[np.bool_],

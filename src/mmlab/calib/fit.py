@@ -32,7 +32,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from mmlab.calib.points import Floats, Window
 from mmlab.calib.probes import Ints
@@ -40,6 +39,7 @@ from mmlab.calib.robust import clustered
 from mmlab.calib.shapes import between as _between
 from mmlab.calib.shapes import chi2_tail, head, shapes
 from mmlab.calib.spec import FitSpec
+from mmlab.core.kernels import kernel
 from mmlab.core.schemas import FIT_METHODS
 from mmlab.core.spans import NS_PER_S
 
@@ -162,7 +162,7 @@ def _count_tables(most: int) -> tuple[Floats, Floats]:
     return n * logs, np.cumsum(logs)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _fit_all(
     sums: tuple[Ints, Ints, Ints, Ints], spans: tuple[Ints, Ints], x: Floats, min_exposure_s: float,
     method: int, nested: bool, tables: tuple[Floats, Floats],
@@ -203,7 +203,7 @@ def _fit_all(
     return real, whole
 
 
-@njit(cache=True)
+@kernel
 def _fit_one(
     T: Floats, N: Floats, R: Floats, x: Floats, method: int, nested: bool, guess: float,
     tables: tuple[Floats, Floats], out: Floats,
@@ -233,7 +233,7 @@ def _fit_one(
     return OK if out[K_] - Z95 * out[SE_K] > 0.0 else FLAT
 
 
-@njit(cache=True)
+@kernel
 def _positive(N: Floats) -> int:
     """How many are above 0."""
     n = 0
@@ -242,7 +242,7 @@ def _positive(N: Floats) -> int:
     return n
 
 
-@njit(cache=True)
+@kernel
 def _likelihood(T: Floats, N: Floats, x: Floats, nested: bool, guess: float, out: Floats) -> None:
     """Maximum likelihood: the root in k of the profile score, and its errors; `out` stays as it is if there is none."""
     n, total, depth, span, gap = x.size, 0.0, 0.0, x[-1] - x[0], np.inf
@@ -280,7 +280,7 @@ def _likelihood(T: Floats, N: Floats, x: Floats, nested: bool, guess: float, out
     out[A_], out[K_] = A * np.exp(k * x[0]), k
 
 
-@njit(cache=True)
+@kernel
 def _log_linear(T: Floats, N: Floats, x: Floats, out: Floats) -> None:
     """Least squares of ln(N / T) on x with weights N, and its own errors."""
     w, wx, wy, wxx, wxy = 0.0, 0.0, 0.0, 0.0, 0.0
@@ -294,7 +294,7 @@ def _log_linear(T: Floats, N: Floats, x: Floats, out: Floats) -> None:
     out[A_], out[K_], out[SE_LOG_A], out[SE_K] = np.exp((wy + k * wx) / w), k, np.sqrt(wxx / det), np.sqrt(w / det)
 
 
-@njit(cache=True)
+@kernel
 def _goodness(
     T: Floats, R: Floats, x: Floats, freedom: int, nested: bool, at: Floats, tables: tuple[Floats, Floats], out: Floats
 ) -> None:

@@ -25,12 +25,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from numba import njit
 
 from mmlab.calib.probes import Intervals, Ints, column
 from mmlab.calib.spec import ProbeSpec
 from mmlab.core.errors import DataError
 from mmlab.core.instrument import OFF_GRID, Instrument
+from mmlab.core.kernels import kernel
 from mmlab.core.schemas import COUNT_RULES
 
 TRADE_COLUMNS = ("recv_ns", "recv_seq", "trade_ns", "trade_id", "price", "qty", "taker")
@@ -158,7 +158,7 @@ def sums(
     return counter.sums(0, n_buckets)
 
 
-@njit(cache=True)
+@kernel
 def add_span(into: Ints, from_ns: int, to_ns: int, sign: int, origin_ns: int, bucket_ns: int) -> None:
     """Add (`sign` 1) or take away (-1) the time [from_ns, to_ns) in the buckets it falls into."""
     while from_ns < to_ns:
@@ -168,7 +168,7 @@ def add_span(into: Ints, from_ns: int, to_ns: int, sign: int, origin_ns: int, bu
         from_ns = edge
 
 
-@njit(cache=True)
+@kernel
 def _add_flow(flow: Ints, b: int, lots: int, taker: int) -> None:
     """One print of the tape, in a probe's interval or not; those outside the buckets are left out."""
     if 0 <= b < flow.shape[0]:
@@ -177,7 +177,7 @@ def _add_flow(flow: Ints, b: int, lots: int, taker: int) -> None:
         flow[b, 2] += lots if taker == 1 else 0
 
 
-@njit(cache=True)
+@kernel
 def _cover(start_ns: Ints, end_ns: Ints, covered: Ints, base: int, origin_ns: int, bucket_ns: int) -> None:
     """Add the time for which probes stood: at all distances (base -1), or in turn, from interval number `base`."""
     n_deltas = covered.shape[1]
@@ -186,7 +186,7 @@ def _cover(start_ns: Ints, end_ns: Ints, covered: Ints, base: int, origin_ns: in
         add_span(covered[:, column], start_ns[i], end_ns[i], 1, origin_ns, bucket_ns)
 
 
-@njit(cache=True)
+@kernel
 def _count(
     laid: tuple[Ints, Ints, Ints, Ints, Ints],
     tape: tuple[Ints, ...],

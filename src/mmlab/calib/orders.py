@@ -18,12 +18,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from numba import njit
 
 from mmlab.calib.hits import SIDES, add_span
 from mmlab.calib.probes import Ints, column
 from mmlab.core.errors import DataError
 from mmlab.core.instrument import Grid, Instrument
+from mmlab.core.kernels import kernel
 
 ORDER_COLUMNS = ("order_id", "action", "side", "price", "active_recv_ns", "expire_recv_ns", "cancel_effective_ns")
 FILL_COLUMNS = ("recv_ns", "order_id", "qty", "liquidity")
@@ -226,7 +226,7 @@ def _unknown(lives: pl.DataFrame, holes: tuple[Ints, Ints]) -> tuple[pl.DataFram
     return frame, inside
 
 
-@njit(cache=True)
+@kernel
 def _add_up(
     lives: tuple[Ints, Ints, Ints, Ints, Ints, Ints],
     hit: npt.NDArray[np.bool_],

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from numba import njit
 
 from mmlab.calib.spec import ProbeSpec
 from mmlab.core.errors import DataError
 from mmlab.core.instrument import Instrument
+from mmlab.core.kernels import kernel
 
 Ints = npt.NDArray[np.int64]
 LAST_SEQ = np.iinfo(np.int64).max
@@ -128,7 +128,7 @@ def column(frame: pl.DataFrame, name: str) -> npt.NDArray[Any]:
     return np.ascontiguousarray(frame[name].to_numpy())
 
 
-@njit(cache=True)
+@kernel
 def _lay(
     recv_ns: Ints,
     recv_seq: Ints,

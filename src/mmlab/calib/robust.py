@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from mmlab.calib.shapes import between, shapes
+from mmlab.core.kernels import kernel
 from mmlab.core.spans import NS_PER_S
 
 Floats = npt.NDArray[np.float64]
@@ -22,7 +22,7 @@ RATE, GRAD, USED = range(3)
 LEAST_BLOCKS = 8  # with hits; fewer give no error worth stating
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def clustered(
     fit: Floats, sums: tuple[Ints, Ints], edges: Ints, x: Floats, min_exposure_s: float, how: tuple[bool, bool, bool]
 ) -> tuple[Floats, Ints]:
@@ -51,7 +51,7 @@ def clustered(
     return errors, blocks
 
 
-@njit(cache=True)
+@kernel
 def _scores(
     sums: tuple[Ints, Ints], a: int, z: int, q: int, n_head: int, model: Floats, own: Floats, both: Floats
 ) -> None:
@@ -69,7 +69,7 @@ def _scores(
     both[0], both[1], both[2], both[3] = both[0] + b0, both[1] + b1, both[2] + b2, both[3] + b3
 
 
-@njit(cache=True)
+@kernel
 def _gather_tail(sums: tuple[Ints, Ints], edge: Ints, model: Floats) -> int:
     """Let one distance stand for all at the far end that nothing reached and that were at risk alike.
 
@@ -90,7 +90,7 @@ def _gather_tail(sums: tuple[Ints, Ints], edge: Ints, model: Floats) -> int:
     return h + 1
 
 
-@njit(cache=True)
+@kernel
 def _alike(exposure: Ints, count: Ints, a: int, z: int, i: int, last: int) -> bool:
     """Nothing was hit at distance i, and it was at risk as long as the last one, on both sides."""
     for q in range(2):
@@ -101,7 +101,7 @@ def _alike(exposure: Ints, count: Ints, a: int, z: int, i: int, last: int) -> bo
     return True
 
 
-@njit(cache=True)
+@kernel
 def _model(
     fit: Floats, sums: tuple[Ints, Ints], edge: Ints, x: Floats, min_exposure_s: float, side: int,
     how: tuple[bool, bool, bool], model: Floats, J: Floats,
@@ -133,7 +133,7 @@ def _model(
         J[0], J[1], J[2] = J[0] + weight, J[1] + weight * d, J[2] + weight * d * d
 
 
-@njit(cache=True)
+@kernel
 def _sandwich(J: Floats, u: Floats, out: Floats) -> int:
     """Roots of the diagonal of J^-1 (sum u u^T) J^-1 * n / (n - 1); returns n, the blocks with time at risk.
 

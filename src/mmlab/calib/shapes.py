@@ -6,13 +6,14 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
+
+from mmlab.core.kernels import kernel
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 
-@njit(cache=True)
+@kernel
 def shapes(x: Floats, k: float, nested: bool, s: Floats, g: Floats) -> None:
     """s_i(k) relative to the first distance, so that nothing underflows early, and g_i = d ln s_i / dk.
 
@@ -36,7 +37,7 @@ def shapes(x: Floats, k: float, nested: bool, s: Floats, g: Floats) -> None:
         near *= keep
 
 
-@njit(cache=True)
+@kernel
 def between(prefix: Ints, first: int, last: int, side: int, i: int) -> int:
     """Sum over buckets [first, last) at distance i, of side 0 or 1, or 2 for both; see points.Window."""
     if side < 2:
@@ -46,7 +47,7 @@ def between(prefix: Ints, first: int, last: int, side: int, i: int) -> int:
     return two
 
 
-@njit(cache=True)
+@kernel
 def head(T: Floats, N: Floats) -> int:
     """How many distances there are up to the first of those at the far end that nothing reached, all at risk alike."""
     h = T.size - 1
@@ -55,7 +56,7 @@ def head(T: Floats, N: Floats) -> int:
     return h + 1
 
 
-@njit(cache=True)
+@kernel
 def chi2_tail(dof: int, x: float) -> float:
     """P(chi-square with `dof` > x), relative to some 1e-12: the upper incomplete gamma function Q(dof / 2, x / 2).
 

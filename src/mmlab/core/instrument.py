@@ -7,9 +7,9 @@ from decimal import Decimal, InvalidOperation
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from mmlab.core.errors import TableError, UsageError
+from mmlab.core.kernels import kernel
 
 OFF_GRID = 1e-4  # fraction of a tick (or lot) by which a decimal may miss its grid: far above float noise
 
@@ -34,7 +34,7 @@ def per_price(k_ticks: float, tick_size: float) -> float:
     return k_ticks / tick_size
 
 
-@njit(cache=True)
+@kernel
 def _round_to_steps(values: npt.NDArray[np.float64], per_unit: float) -> tuple[npt.NDArray[np.int64], int]:
     """Nearest whole steps, and the first row that lies off the grid (-1 if none)."""
     steps = np.empty(values.size, np.int64)

@@ -9,16 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from decimal import Decimal
 
-from numba import njit
-
 from mmlab.core.errors import UsageError
 from mmlab.core.instrument import Instrument
+from mmlab.core.kernels import kernel
 
 RATE_UNIT = 1_000_000_000  # fee rates are integers in 1e-9 of the notional
 MONEY_DIGITS = 8
 
 
-@njit(cache=True)
+@kernel
 def fee_quanta(notional: int, rate_e9: int) -> int:
     """Fee on `notional` quanta at `rate_e9` / 1e9, rounded half up; split so that int64 never overflows."""
     whole, part = notional // RATE_UNIT, notional % RATE_UNIT

@@ -22,8 +22,8 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from mmlab.core.kernels import kernel
 from mmlab.core.ledger import fee_quanta
 
 Ints = npt.NDArray[np.int64]
@@ -65,7 +65,7 @@ BY_PRINT, BY_CLOCK, BY_TAKING = range(3)
 ORDER_WIDTH, FILL_WIDTH, STATE_WIDTH = 14, 8, 7
 
 
-@njit(cache=True)
+@kernel
 def uniform(seed: int, order_id: int) -> float:
     """A number in (0, 1] from (seed, order id) alone: splitmix64 (Steele, Lea and Flood 2014)."""
     z = np.uint64(seed) * np.uint64(0xD1342543DE82EF95) + np.uint64(order_id) * np.uint64(0x9E3779B97F4A7C15)
@@ -75,7 +75,7 @@ def uniform(seed: int, order_id: int) -> float:
     return (np.float64(z >> np.uint64(11)) + 0.5) * 2.0**-53
 
 
-@njit(cache=True)
+@kernel
 def _log_order(t: int, action: int, o: Ints, reason: int, S: Ints, out: Ints) -> None:
     """One row of `orders` about order `o`."""
     status = STATUS_OF[action]
@@ -89,7 +89,7 @@ def _log_order(t: int, action: int, o: Ints, reason: int, S: Ints, out: Ints) ->
     S[N_ORDERS] += 1
 
 
-@njit(cache=True)
+@kernel
 def _log_state(t: int, mid2: int, S: Ints, L: Ints, out: Ints) -> None:
     """One row of `state`: the account and the best own quotes that are not being cancelled."""
     bid, ask = 0, 0
@@ -105,7 +105,7 @@ def _log_state(t: int, mid2: int, S: Ints, L: Ints, out: Ints) -> None:
     S[LAST_STATE_NS] = t
 
 
-@njit(cache=True)
+@kernel
 def _remove(j: int, S: Ints, L: Ints, H: Floats) -> None:
     """Take order j out, keeping the others in order of age."""
     for i in range(j, S[LIVE] - 1):
@@ -113,7 +113,7 @@ def _remove(j: int, S: Ints, L: Ints, H: Floats) -> None:
     S[LIVE] -= 1
 
 
-@njit(cache=True)
+@kernel
 def _fill(
     t: int, j: int, lots: int, price: int, how: int, mid2: int, P: Ints, S: Ints, L: Ints, H: Floats,
     orders: Ints, fills: Ints, state: Ints,
@@ -136,7 +136,7 @@ def _fill(
     _log_state(t, mid2, S, L, state)
 
 
-@njit(cache=True)
+@kernel
 def _segment(t: int, starts: Ints, ends: Ints, S: Ints) -> bool:
     """Move to the schedule's segment at or after t; True if t lies in it."""
     while S[SEGMENT] < starts.size and ends[S[SEGMENT]] <= t:
@@ -145,7 +145,7 @@ def _segment(t: int, starts: Ints, ends: Ints, S: Ints) -> bool:
     return inside
 
 
-@njit(cache=True)
+@kernel
 def _next_instant(t: int, S: Ints, L: Ints) -> tuple[int, int, int]:
     """The first (time, order, 0 end or 1 activation) up to t; order -1 if nothing happens until then."""
     when, which, kind = t, -1, 0
@@ -158,7 +158,7 @@ def _next_instant(t: int, S: Ints, L: Ints) -> tuple[int, int, int]:
     return when, which, kind
 
 
-@njit(cache=True)
+@kernel
 def _advance(
     t: int, frame_ns: int, bid: int, ask: int, bid_lots: int, ask_lots: int,
     segments: Segments, P: Ints, S: Ints, L: Ints, H: Floats, orders: Ints, fills: Ints, state: Ints,
@@ -185,7 +185,7 @@ def _advance(
             _activate(when, which, bid, ask, bid_lots, ask_lots, P, S, L, H, orders, fills, state)
 
 
-@njit(cache=True)
+@kernel
 def _clock(when: int, frame_ns: int, mid2: int, segments: Segments, P: Ints, S: Ints, L: Ints, H: Floats) -> int:
     """Live through the hazards from S[NOW] to `when`, or to the first fill before it; the order filled, or -1."""
     old = frame_ns + P[MAX_AGE]
@@ -204,7 +204,7 @@ def _clock(when: int, frame_ns: int, mid2: int, segments: Segments, P: Ints, S: 
     return -1
 
 
-@njit(cache=True)
+@kernel
 def _hazard(now: int, stop: int, mid2: int, A: float, k: float, S: Ints, L: Ints, H: Floats) -> tuple[int, int]:
     """Integrate all active orders' hazards from `now` to `stop`, or to the first fill; returns it and its time."""
     filled = -1
@@ -221,7 +221,7 @@ def _hazard(now: int, stop: int, mid2: int, A: float, k: float, S: Ints, L: Ints
     return filled, stop
 
 
-@njit(cache=True)
+@kernel
 def _rate(j: int, mid2: int, A: float, k: float, L: Ints) -> float:
     """Intensity of order j in 1/s: A exp(-k delta), delta its signed distance behind the mid in ticks."""
     delta = L[j, SIDE] * (mid2 - 2 * L[j, PRICE]) / 2.0
@@ -229,7 +229,7 @@ def _rate(j: int, mid2: int, A: float, k: float, L: Ints) -> float:
     return rate
 
 
-@njit(cache=True)
+@kernel
 def _activate(
     t: int, j: int, bid: int, ask: int, bid_lots: int, ask_lots: int,
     P: Ints, S: Ints, L: Ints, H: Floats, orders: Ints, fills: Ints, state: Ints,
@@ -252,7 +252,7 @@ def _activate(
         _fill(t, j, lots, touch, BY_TAKING, bid + ask, P, S, L, H, orders, fills, state)
 
 
-@njit(cache=True)
+@kernel
 def _reached(price: int, P: Ints, S: Ints, L: Ints) -> int:
     """The order that a print fills first: best price, then oldest, on the side of the oldest; -1 if none."""
     best = -1
@@ -265,7 +265,7 @@ def _reached(price: int, P: Ints, S: Ints, L: Ints) -> int:
     return best
 
 
-@njit(cache=True)
+@kernel
 def _match(
     t: int, price: int, lots: int, mid2: int, P: Ints, S: Ints, L: Ints, H: Floats,
     orders: Ints, fills: Ints, state: Ints,
@@ -279,7 +279,7 @@ def _match(
         best = _reached(price, P, S, L)
 
 
-@njit(cache=True)
+@kernel
 def _sample(t: int, mid2: int, fresh: bool, S: Ints, R: Ints) -> None:
     """Once a second, the mid's squared move over the time since the last sample, into the rolling sums."""
     if fresh or S[SAMPLE_NS] < 0:
@@ -300,7 +300,7 @@ def _sample(t: int, mid2: int, fresh: bool, S: Ints, R: Ints) -> None:
     S[SAMPLE_NS], S[SAMPLE_MID2] = t, mid2
 
 
-@njit(cache=True)
+@kernel
 def _quotes(
     t: int, bid: int, ask: int, segments: Segments, k_price: Floats, P: Ints, F: Floats, S: Ints
 ) -> tuple[int, int, int]:
@@ -328,7 +328,7 @@ def _quotes(
     return buy, sell, FINE
 
 
-@njit(cache=True)
+@kernel
 def _reserve(price: int, lots: int, dearest: int, P: Ints) -> int:
     """Quanta that a buy order may cost: notional, fee, and a quantum a lot, as each part's fee may round up."""
     notional = price * lots * P[PER]
@@ -336,7 +336,7 @@ def _reserve(price: int, lots: int, dearest: int, P: Ints) -> int:
     return quanta
 
 
-@njit(cache=True)
+@kernel
 def _refusal(side: int, price: int, P: Ints, S: Ints, L: Ints) -> int:
     """Why a new order of this side may not be sent now; live orders reserve what they may need."""
     notional = price * P[QTY] * P[PER]
@@ -360,7 +360,7 @@ def _refusal(side: int, price: int, P: Ints, S: Ints, L: Ints) -> int:
     return FINE
 
 
-@njit(cache=True)
+@kernel
 def _decide(
     t: int, buy: int, sell: int, until: int, why: int, P: Ints, S: Ints, L: Ints, H: Floats, orders: Ints
 ) -> None:
@@ -406,7 +406,7 @@ def _decide(
         _log_order(t, PLACED, o, FINE, S, orders)
 
 
-@njit(cache=True)
+@kernel
 def walk(
     frames: tuple[Ints, Ints, npt.NDArray[np.bool_], Ints, Ints, Ints, Ints],
     prints: tuple[Ints, Ints, Ints, Ints],

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from mmlab.core.kernels import kernel
 
 
-@njit(cache=True)
+@kernel
 def avellaneda_stoikov(q: float, gamma: float, variance: float, tau: float, k: float) -> tuple[float, float]:
     """(shift of the centre below the mid, half spread): Avellaneda and Stoikov 2008, eqs. 29 and 30.
 
@@ -17,7 +18,7 @@ def avellaneda_stoikov(q: float, gamma: float, variance: float, tau: float, k: f
     return q * risk, risk / 2 + np.log1p(gamma / k) / gamma
 
 
-@njit(cache=True)
+@kernel
 def glft(q: float, gamma: float, variance: float, A: float, k: float) -> tuple[float, float]:
     """(shift, half spread) far from the horizon: Gueant, Lehalle and Fernandez-Tapia 2013, closed form.
 
@@ -29,7 +30,7 @@ def glft(q: float, gamma: float, variance: float, A: float, k: float) -> tuple[f
     return q * skew, log / gamma + skew / 2
 
 
-@njit(cache=True)
+@kernel
 def microprice(bid: float, ask: float, bid_qty: float, ask_qty: float) -> float:
     """The mid leaned towards the thinner side: (bid ask_qty + ask bid_qty) / (bid_qty + ask_qty); Gatheral and Oomen
     2010, the mid where nothing is shown."""
