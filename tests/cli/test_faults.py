@@ -174,7 +174,19 @@ def test_a_run_made_twice_is_the_same_bytes(folder):
     runs = [folder / f"out/walkforward/symbol=X/day=20250101/run={name}" for name in ("one", "two")]
     tables = sorted(p.name for p in runs[0].glob("*.parquet"))
     assert tables == [
-        f"{t}.parquet" for t in ("fills", "fits", "metrics", "orders", "points", "state", "window_metrics", "windows")
+        f"{t}.parquet"
+        for t in (
+            "attribution",
+            "fills",
+            "fits",
+            "markouts",
+            "metrics",
+            "orders",
+            "points",
+            "state",
+            "window_metrics",
+            "windows",
+        )
     ]
     for name in (*tables, "poisson_schedule.json"):
         assert (runs[0] / name).read_bytes() == (runs[1] / name).read_bytes(), name

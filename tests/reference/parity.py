@@ -14,7 +14,7 @@ from mmlab.calib.probes import Intervals
 from mmlab.core import schemas
 from mmlab.core.instrument import Instrument
 from mmlab.sim import events
-from mmlab.sim.engine import NEVER
+from mmlab.sim.layout import NEVER
 from mmlab.sim.run import Result
 from mmlab.sim.script import Script
 from reference import probes as slow

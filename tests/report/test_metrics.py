@@ -28,8 +28,8 @@ def order(ns, id, action, status, side=1):
     return (ns, id, action, status, side, 100.0, 0.01, 0.01, ns + S, None, None, None, "", "")
 
 
-def state(ns, inventory, cash, mid):
-    return (ns, inventory, cash, mid, cash + inventory * mid, 0, None, None)
+def state(ns, inventory, cash, mid, bid=None, ask=None):
+    return (ns, inventory, cash, mid, round(cash + inventory * mid, 9), 0, bid, ask)
 
 
 def figures(orders, fills, states) -> dict[str, float | None]:
@@ -40,16 +40,21 @@ def figures(orders, fills, states) -> dict[str, float | None]:
 def test_a_round_trip_by_hand():
     """Bought 0.01 at 100, sold 0.005 at 101, fees 0.001 and 0.0005; the rest is marked at 102."""
     got = figures(
-        [order(0, 1, "PLACE", "OPEN"), order(0, 2, "PLACE", "OPEN", -1), order(0, 3, "PLACE", "OPEN")],
         [
-            (3 * S, 1, 1, 100.0, 0.01, 0.001, "maker", "trade_cross", 100.5),
-            (5 * S, 2, -1, 101.0, 0.005, 0.0005, "maker", "trade_cross", 100.5),
+            order(0, 1, "PLACE", "OPEN"),
+            order(0, 2, "PLACE", "OPEN", -1),
+            order(0, 3, "PLACE", "OPEN"),
+            order(S, 3, "CANCEL_REQ", "CANCEL_PENDING"),
         ],
         [
-            state(0, 0.0, 10.0, 100.0),
-            state(3 * S, 0.01, 8.999, 99.0),
-            state(5 * S, 0.005, 9.5035, 101.0),
-            state(10 * S, 0.005, 9.5035, 102.0),
+            (3 * S, 1, 1, 100.0, 0.01, 0.001, "maker", "trade_cross", 100.5),
+            (5 * S, 2, -1, 101.0, 0.005, 0.0005, "taker", "taker", 100.5),
+        ],
+        [
+            state(0, 0.0, 10.0, 100.0, 99.0),
+            state(3 * S, 0.01, 8.999, 99.0, 98.0, 103.0),
+            state(5 * S, 0.005, 9.5035, 101.0, None, 103.0),
+            state(10 * S, 0.005, 9.5035, 102.0, 99.0),
         ],
     )
     expected = {
@@ -57,10 +62,16 @@ def test_a_round_trip_by_hand():
         "max_drawdown": 0.011, "orders_placed": 3, "orders_filled": 2, "fill_ratio": 2 / 3, "fills": 2,
         "buy_qty": 0.01, "sell_qty": 0.005, "final_inventory": 0.005, "max_abs_inventory": 0.01,
         "time_to_first_fill_mean": 3.0, "duration": 10.0,
+        "maker_fees": 0.001, "taker_fees": 0.0005, "maker_share": 1.0 / 1.505, "taker_share": 0.505 / 1.505,
+        "spread_earned_bps": 1e4 * (0.5 * 0.01 + 0.5 * 0.005) / 1.505, "pnl_bps": 1e4 * 0.0135 / 1.505,
+        "sharpe": None, "drawdown_duration": 2.0, "cancels": 1, "cancels_per_fill": 0.5,
+        "quoted_bid_share": 0.5, "quoted_ask_share": 0.7, "quoted_both_share": 0.2,
+        "inventory_mean": 0.0045, "inventory_std": 0.0035, "inventory_p05": 0.0, "inventory_p50": 0.005,
+        "inventory_p95": 0.01,
     }  # fmt: skip
     assert got.keys() == expected.keys()
     for name, value in expected.items():
-        assert got[name] == pytest.approx(value, abs=1e-9), name
+        assert got[name] == (value if value is None else pytest.approx(value, abs=1e-9)), name
 
 
 def test_a_position_held_from_the_start_earned_nothing_before_it():
@@ -98,6 +109,7 @@ def test_profit_is_the_change_of_value_exactly(seed, account, model):
     assert exact(last["mtm_value"]) == cash + held * exact(last["mid"])
     assert value["pnl_total"] == exact(last["mtm_value"]) - exact(first["mtm_value"])
     assert value["pnl_total"] == value["realised_pnl"] + value["unrealised_pnl"] - value["fees"]
+    assert value["fees"] == value["maker_fees"] + value["taker_fees"]
 
 
 def exact(decimal: float) -> Fraction:
@@ -109,3 +121,23 @@ def test_a_run_without_fills_has_figures():
     got = figures([order(0, 1, "PLACE", "OPEN")], [], [state(0, 0.0, 5.0, 100.0), state(S, 0.0, 5.0, 99.0)])
     assert (got["pnl_total"], got["turnover"], got["max_drawdown"], got["fills"], got["buy_qty"]) == (0, 0, 0, 0, 0)
     assert (got["fill_ratio"], got["time_to_first_fill_mean"]) == (0.0, None)
+    for name in ("maker_share", "taker_share", "spread_earned_bps", "pnl_bps", "cancels_per_fill", "sharpe"):
+        assert got[name] is None, name
+
+
+def test_a_run_of_one_instant_has_figures():
+    """No time passed: no share of it, and nothing was held for any of it."""
+    got = figures([], [], [state(5, 0.01, 5.0, 100.0)])
+    assert (got["pnl_total"], got["drawdown_duration"], got["final_inventory"]) == (0.0, 0.0, 0.01)
+    for name in ("quoted_bid_share", "inventory_mean", "inventory_std", "inventory_p50", "sharpe"):
+        assert got[name] is None, name
+
+
+def test_orders_that_are_worth_more_than_63_bits_are_summed_exactly():
+    """A turnover of 40 fills of 5e8 each at 1e-9 a quantum: each fits, their sum in quanta does not."""
+    dear = Instrument("v", "S", "0.00001", "0.0001")
+    rows = [(i, 1, 1, 5e6, 100.0, 0.1, "maker", "trade_cross", 5e6) for i in range(40)]
+    states = [state(0, 0.0, 0.0, 5e6), state(S, 4000.0, -2e10 - 4, 5e6)]
+    frames = (table(c, r) for c, r in ((ORDERS, []), (FILLS, rows), (STATE, states)))
+    got = dict(metrics(*frames, dear).select("metric", "value").iter_rows())
+    assert (got["turnover"], got["buy_qty"], got["fees"], got["pnl_total"]) == (2e10, 4000.0, 4.0, -4.0)

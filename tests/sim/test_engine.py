@@ -11,9 +11,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from mmlab.core import ledger
 from mmlab.core.errors import UsageError
 from mmlab.core.ledger import Money
-from mmlab.sim import engine
+from mmlab.sim import account, clock, engine, layout, matching, quotes, wants
 from mmlab.sim.run import Result, run
 from mmlab.sim.script import Script
 from mmlab.sim.spec import BacktestSpec, FillSpec, QuoteSpec
@@ -31,9 +32,9 @@ def simulate(market: Market, spec: BacktestSpec, **options: object) -> Result:
 def script(market: Market, lines: dict[int, Line]) -> Script:
     """`lines` by the number of their frame as the engine's columns."""
     n = len(market.frames)
-    bid, ask, until = np.zeros(n, np.int64), np.zeros(n, np.int64), np.full(n, engine.NEVER)
+    bid, ask, until = np.zeros(n, np.int64), np.zeros(n, np.int64), np.full(n, layout.NEVER)
     for i, (buy, sell, end) in lines.items():
-        bid[i], ask[i], until[i] = buy, sell, engine.NEVER if end is None else end
+        bid[i], ask[i], until[i] = buy, sell, layout.NEVER if end is None else end
     return Script(np.isin(np.arange(n), list(lines)), bid, ask, until)
 
 
@@ -107,10 +108,11 @@ def test_a_busy_market_equals_the_slow_twins_and_trades(spec, seed):
 
 @pytest.fixture
 def interpreted(monkeypatch) -> Iterator[None]:
-    """All kernels as plain Python."""
-    for name, kernel in vars(engine).copy().items():
-        if hasattr(kernel, "py_func"):
-            monkeypatch.setattr(engine, name, kernel.py_func)
+    """All kernels as plain Python, wherever they are used."""
+    for module in (layout, quotes, clock, account, matching, wants, engine, ledger):
+        for name, kernel in vars(module).copy().items():
+            if hasattr(kernel, "py_func"):
+                monkeypatch.setattr(module, name, kernel.py_func)
     with np.errstate(over="ignore"):  # splitmix64 means to wrap around
         yield
 

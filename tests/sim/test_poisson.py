@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import kstest
 
 from mmlab.core.instrument import Instrument
-from mmlab.sim import engine
+from mmlab.sim import layout
 from mmlab.sim.events import Tape
 from mmlab.sim.intensity import FOREVER, Intensity
 from mmlab.sim.run import run
@@ -83,11 +83,11 @@ def test_a_book_that_is_too_old_fills_nothing():
 
 def test_draws_depend_on_seed_and_order_alone_and_are_uniform():
     """The compiled splitmix64 equals whole-number arithmetic, and 20,000 draws pass for uniform."""
-    got = [engine.uniform(3, i) for i in range(1, 20_001)]
+    got = [layout.uniform(3, i) for i in range(1, 20_001)]
     assert got[:500] == [splitmix64(3, i) for i in range(1, 501)]
     assert kstest(got, "uniform").pvalue > 1e-3
     assert len(set(got)) == 20_000
-    assert engine.uniform(4, 1) != engine.uniform(3, 1)
+    assert layout.uniform(4, 1) != layout.uniform(3, 1)
 
 
 def test_another_seed_is_another_run_and_the_same_seed_the_same():

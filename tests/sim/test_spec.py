@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from mmlab.core.errors import DataError, UsageError
 from mmlab.core.instrument import Instrument, per_price
-from mmlab.sim import engine
 from mmlab.sim.events import Tape
 from mmlab.sim.intensity import FOREVER, Intensity
 from mmlab.sim.run import run
@@ -134,15 +133,10 @@ def test_quotes_are_those_of_avellaneda_and_stoikov():
 @given(mid2=st.integers(1000, 40_000_000), half=st.integers(0, 20))
 def test_a_price_on_the_grid_is_not_rounded_a_tick_away(mid2, half):
     """Wherever the mid lies, quotes `half` ticks out are the whole ticks just there or next outward."""
-    P, F, S = np.zeros(18, np.int64), np.full(6, np.nan), np.zeros(24, np.int64)
-    F[engine.HALF_SPREAD] = half
-    bid = (mid2 - 1000) // 2
-    buy, sell, why = engine._quotes(0, bid, mid2 - bid, NO_SEGMENTS, np.empty(0), P, F, S)
-    assert why == engine.FINE
-    assert (buy, sell) == ((mid2 - 2 * half) // 2, -((-mid2 - 2 * half) // 2))
-
-
-NO_SEGMENTS = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0), np.empty(0))
+    spec = BacktestSpec(QuoteSpec("fixed_spread", half_spread_ticks=half), account="margin")
+    got = placed(still(mid2, 1000), spec, Intensity.none())
+    buy, sell = (mid2 - 2 * half) // 2, -((-mid2 - 2 * half) // 2)
+    assert got == {1: buy / 100, -1: sell / 100}
 
 
 def test_quotes_never_cross_the_touch_they_know():

@@ -39,7 +39,7 @@ from mmlab.calib.robust import clustered
 from mmlab.calib.shapes import between as _between
 from mmlab.calib.shapes import chi2_tail, head, shapes
 from mmlab.calib.spec import FitSpec
-from mmlab.core.kernels import kernel
+from mmlab.core.kernels import kernel, unlocked
 from mmlab.core.schemas import FIT_METHODS
 from mmlab.core.spans import NS_PER_S
 
@@ -162,7 +162,7 @@ def _count_tables(most: int) -> tuple[Floats, Floats]:
     return n * logs, np.cumsum(logs)
 
 
-@kernel
+@unlocked
 def _fit_all(
     sums: tuple[Ints, Ints, Ints, Ints], spans: tuple[Ints, Ints], x: Floats, min_exposure_s: float,
     method: int, nested: bool, tables: tuple[Floats, Floats],

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmlab.calib.shapes import between, shapes
-from mmlab.core.kernels import kernel
+from mmlab.core.kernels import kernel, unlocked
 from mmlab.core.spans import NS_PER_S
 
 Floats = npt.NDArray[np.float64]
@@ -22,7 +22,7 @@ RATE, GRAD, USED = range(3)
 LEAST_BLOCKS = 8  # with hits; fewer give no error worth stating
 
 
-@kernel
+@unlocked
 def clustered(
     fit: Floats, sums: tuple[Ints, Ints], edges: Ints, x: Floats, min_exposure_s: float, how: tuple[bool, bool, bool]
 ) -> tuple[Floats, Ints]:

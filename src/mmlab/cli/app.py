@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mmlab import __version__
-from mmlab.cli import calibrate, data, query, record, simulate
+from mmlab.cli import calibrate, compare, data, query, record, simulate
 from mmlab.cli.console import fault
 from mmlab.cli.flags import grouped
 from mmlab.core.errors import MmlabError
@@ -17,7 +17,7 @@ HELP = """Would that quote have been filled, and would it have paid?
 
 Get a market into the lake (record, import, synth) and see that it is whole (check), measure fill intensity
 with virtual probes (calibrate), carry it forward in time and simulate order by order (walkforward,
-backtest), then look (report, sql). A venue to try it all against: serve.
+backtest), then look (report, compare, sql). A venue to try it all against: serve.
 
 Exit codes: 0 fine, 1 a fault in the data, 2 a fault in the command.
 """
@@ -34,6 +34,7 @@ app.command("synth")(data.synth)
 app.add_typer(calibrations, name="calibrate")
 app.command("walkforward")(grouped(simulate.walkforward))
 app.command("backtest")(grouped(simulate.backtest))
+app.command("compare")(compare.compare)
 app.command("report")(query.report)
 app.command("sql")(query.sql)
 app.command("tables")(query.tables)

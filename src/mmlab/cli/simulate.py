@@ -9,13 +9,20 @@ from mmlab.cli.calibrate import show_windows
 from mmlab.cli.calibrate_options import ProbeFlags, RollingFlags
 from mmlab.cli.console import OUT, done, progress, table, warn
 from mmlab.cli.flags import option
-from mmlab.cli.options import FILLS, JobFlags, Json, Report, StrategyFlags
+from mmlab.cli.options import FILLS, RUN, JobFlags, Json, Report, StrategyFlags
+from mmlab.cli.sweep import SortBy, Sweeps, run_sweep
+from mmlab.core.errors import UsageError
 
 if TYPE_CHECKING:
     import polars as pl
 
+    from mmlab.flows.backtest import BacktestResult
+    from mmlab.flows.walkforward import WalkforwardResult
+
 SHOWN = ("pnl_total", "realised_pnl", "unrealised_pnl", "fees", "max_drawdown", "orders_placed", "fills", "fill_ratio",
          "final_inventory", "max_abs_inventory", "time_to_first_fill_mean")  # fmt: skip
+SHOWN_HORIZON_S = 5
+Csv = Annotated[bool, option("--csv", help="Write the tables as CSV too, like orders_SYMBOL.csv.", panel=RUN)]
 FillModel = Annotated[
     str, option("--fill-model", env="FILL_MODEL", help="trade_cross (the tape) or poisson (an intensity).", panel=FILLS)
 ]
@@ -36,6 +43,9 @@ def backtest(
     ] = None,
     A: Annotated[float | None, option("--A", help="Intensity at the mid, per second and side.", panel=FILLS)] = None,
     k: Annotated[float | None, option("--k", help="Its decay per tick.", panel=FILLS)] = None,
+    sweep: Sweeps = None,
+    sort_by: SortBy = None,
+    csv: Csv = False,
     report: Report = False,
     as_json: Json = False,
 ) -> None:
@@ -47,10 +57,16 @@ def backtest(
     from mmlab.flows.backtest import IntensitySource
     from mmlab.flows.backtest import backtest as run
 
+    if sweep or sort_by is not None:
+        if csv:
+            raise UsageError("--csv is for one run", remedy="a sweep writes sweep.csv by itself: leave --csv out")
+        source = IntensitySource(A, k, fill_params_file)
+        run_sweep(job.job(), strategy.spec(fill_model), sweep, source, sort_by, report, as_json)
+        return
     with progress() as show:
-        result = run(job.job(), strategy.spec(fill_model), IntensitySource(A, k, fill_params_file), show)
+        result = run(job.job(), strategy.spec(fill_model), IntensitySource(A, k, fill_params_file), show, csv=csv)
     warn(result.warnings)
-    _finish(result.path, result.metrics, report, as_json)
+    _finish(result, report, as_json)
 
 
 def walkforward(
@@ -59,6 +75,7 @@ def walkforward(
     probes: ProbeFlags,
     strategy: StrategyFlags,
     fill_model: FillModel = "poisson",
+    csv: Csv = False,
     report: Report = False,
     as_json: Json = False,
 ) -> None:
@@ -69,12 +86,12 @@ def walkforward(
     from mmlab.flows.walkforward import walkforward as run
 
     with progress() as show:
-        result = run(job.job(), probes.spec(), rolling.spec(), strategy.spec(fill_model), show)
+        result = run(job.job(), probes.spec(), rolling.spec(), strategy.spec(fill_model), show, csv=csv)
     warn(result.warnings)
     show_windows(result.windows)
     if result.truth:
         _show_truth(result)
-    _finish(result.path, result.metrics, report, as_json)
+    _finish(result, report, as_json)
 
 
 def _show_truth(result: Any) -> None:
@@ -90,12 +107,20 @@ def _show_truth(result: Any) -> None:
     table("true against fitted, last training window", ("", "true", "fitted", "95% interval"), rows)
 
 
-def _finish(path: Path, metrics: pl.DataFrame, report: bool, as_json: bool) -> None:
+def _finish(result: BacktestResult | WalkforwardResult, report: bool, as_json: bool) -> None:
     """Show the figures, draw the report if asked, and say where everything lies."""
-    values = {metric: (value, unit) for metric, value, unit in metrics.iter_rows()}
+    values = {metric: (value, unit) for metric, value, unit in result.metrics.iter_rows()}
     table("metrics", ("metric", "value", "unit"), [(name, *values[name]) for name in SHOWN])
+    _show_attribution(result.attribution, values["pnl_total"][0])
     if report:
         from mmlab.flows.report import make_report
 
-        OUT.print(f"open {make_report(path)}")
-    done({"path": str(path), **{name: value for name, (value, _) in values.items()}}, as_json)
+        OUT.print(f"open {make_report(result.path)}")
+    done({"path": str(result.path), **{name: value for name, (value, _) in values.items()}}, as_json)
+
+
+def _show_attribution(attribution: pl.DataFrame, earned: float) -> None:
+    """Where the profit came from, at one horizon."""
+    rows = attribution.filter(horizon_s=SHOWN_HORIZON_S, side="both").select("component", "value").rows()
+    title = f"where it came from, fills followed for {SHOWN_HORIZON_S} s"
+    table(title, ("component", "value", "unit"), [(*row, "quote") for row in [*rows, ("pnl_total", earned)]])

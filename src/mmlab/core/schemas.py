@@ -274,7 +274,10 @@ FUNDING = Table(
     order=("ts_ns",),
 )
 
-ORDER_ACTIONS = ("PLACE", "REJECT", "SKIP", "CANCEL_REQ", "CANCEL_ACK", "EXPIRE", "FILL", "CLOSE_FILLED")
+ORDER_ACTIONS = (
+    "PLACE", "REJECT", "SKIP", "CANCEL_REQ", "CANCEL_ACK", "CANCEL_REJECT", "EXPIRE", "FILL", "CLOSE_FILLED",
+)  # fmt: skip
+FILL_REASONS = ("trade_cross", "price_cross", "poisson", "taker")
 ORDER_STATUSES = ("OPEN", "CANCEL_PENDING", "CANCELLED", "EXPIRED", "FILLED", "REJECTED", "SKIPPED")
 
 ORDERS = Table(
@@ -310,7 +313,7 @@ FILLS = Table(
         QTY,
         Column("fee", pl.Float64, "fee paid (negative: rebate received)", "quote currency"),
         Column("liquidity", pl.String, "maker or taker", values=("maker", "taker")),
-        Column("reason", pl.String, "the fill model's rule that filled it", values=("trade_cross", "poisson", "taker")),
+        Column("reason", pl.String, "the fill model's rule that filled it", values=FILL_REASONS),
         Column("mid", pl.Float64, "mid at the fill", "quote currency"),
     ),
     order=("recv_ns",),
@@ -343,8 +346,76 @@ METRICS = Table(
     key=("metric",),
 )
 
+SWEEP = Table(
+    "sweep",
+    "one parameter or one metric of one run of a sweep",
+    (
+        Column("number", pl.Int64, "number of the run within the sweep, from 1, in the order of the grid", low=1),
+        Column("role", pl.String, "parameter: what was set; metric: what came of it", values=("parameter", "metric")),
+        Column("name", pl.String, "name of the parameter or metric"),
+        Column("value", pl.Float64, "as a number; null if it is none", nullable=True),
+        Column("text", pl.String, "a parameter's value as a --sweep writes it; null for a metric", nullable=True),
+        Column("unit", pl.String, "a metric's unit; empty for a parameter"),
+    ),
+    key=("number", "role", "name"),
+    order=("number",),
+)
+
+HORIZONS_S = (1, 5, 30, 60)
+COMPONENTS = ("spread_earned", "adverse_selection", "inventory", "fees")
+
+ATTRIBUTION = Table(
+    "attribution",
+    "one part of a run's profit, as seen at one horizon; a horizon's rows of side both add up to pnl_total",
+    (
+        Column("horizon_s", pl.Int64, "how long after a fill its adverse selection ends", "s", low=1),
+        Column(
+            "side",
+            pl.String,
+            "whose part: fills that bought, that sold, the position held at the start, or all of these",
+            values=("bid", "ask", "opening", "both"),
+        ),
+        Column(
+            "component",
+            pl.String,
+            "the mid less the price at the fill, the mid's move within the horizon, its move after it, -fees",
+            values=COMPONENTS,
+        ),
+        Column("value", pl.Float64, "profit, below 0: loss", "quote currency"),
+        Column("fills", pl.Int64, "fills behind it", low=0),
+        Column("fills_cut", pl.Int64, "of them, those less than the horizon before the end: held to the end", low=0),
+    ),
+    key=("horizon_s", "side", "component"),
+    order=("horizon_s",),
+)
+
+MARKOUTS = Table(
+    "markouts",
+    "one fill and where the mid went after it, in profit of one unit",
+    (
+        Column("recv_ns", pl.Int64, "when it was filled", "ns UTC"),
+        Column("order_id", pl.Int64, "the order", low=1),
+        SIDE,
+        PRICE,
+        QTY,
+        Column("mid", pl.Float64, "mid at the fill", "quote currency"),
+        Column("spread_earned", pl.Float64, "side * (mid - price)", "quote currency"),
+        *(
+            Column(
+                f"markout_{h}s",
+                pl.Float64,
+                f"side * (mid {h} s after the fill - mid); null where the run ends before",
+                "quote currency",
+                nullable=True,
+            )
+            for h in HORIZONS_S
+        ),
+    ),
+    order=("recv_ns",),
+)
+
 LAKE_TABLES = (
     DEPTH, DIFFS, SNAPSHOTS, TRADES, AGG_TRADES, BOOK_TICKER, EVENTS, GAPS, QUARANTINE, LATENCY, BARS, FUNDING,
 )  # fmt: skip
-RUN_TABLES = (*CALIBRATION_TABLES, ORDERS, FILLS, STATE, METRICS)
+RUN_TABLES = (*CALIBRATION_TABLES, ORDERS, FILLS, STATE, METRICS, ATTRIBUTION, MARKOUTS, SWEEP)
 TABLES = {table.name: table for table in LAKE_TABLES + RUN_TABLES}

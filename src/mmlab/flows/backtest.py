@@ -10,12 +10,16 @@ import polars as pl
 
 from mmlab.core import schemas
 from mmlab.core.errors import DataError, UsageError
+from mmlab.core.table import Table
 from mmlab.flows.run import Job, Progress, Run, begin, no_progress
+from mmlab.report.attribution import Mids, attribution, markouts
 from mmlab.report.metrics import metrics
 from mmlab.sim import events
 from mmlab.sim.intensity import Intensity
+from mmlab.sim.run import Result
 from mmlab.sim.run import run as simulate
 from mmlab.sim.spec import BacktestSpec
+from mmlab.store.csv_export import csv_name, to_csv
 from mmlab.store.parts import sha256
 from mmlab.store.runs import read_json
 
@@ -26,7 +30,16 @@ class BacktestResult:
 
     path: Path
     metrics: pl.DataFrame
+    attribution: pl.DataFrame
     warnings: list[str]
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What a run shows at its end."""
+
+    metrics: pl.DataFrame
+    attribution: pl.DataFrame
 
 
 @dataclass(frozen=True)
@@ -66,13 +79,16 @@ class IntensitySource:
         return Intensity.constant(content["A"], content["k"])
 
 
-def backtest(job: Job, spec: BacktestSpec, source: IntensitySource, progress: Progress = no_progress) -> BacktestResult:
+def backtest(
+    job: Job, spec: BacktestSpec, source: IntensitySource, progress: Progress = no_progress, *, csv: bool = False
+) -> BacktestResult:
     """Simulate one strategy over the days; raises DataError for data or an intensity that do not fit."""
     with begin(job, "backtest", None, progress) as run:
         intensity = source.load(run.instrument.tick_size)
-        figures = simulate_into(run, spec, intensity)
+        figures = simulate_into(run, spec, intensity, csv=csv)
         made = {"intensity": intensity_manifest(source)}
-        return BacktestResult(run.commit({**asdict(spec), **made}, spec.fill.seed), figures, run.warnings)
+        path = run.commit({**asdict(spec), **made}, spec.fill.seed)
+        return BacktestResult(path, figures.metrics, figures.attribution, run.warnings)
 
 
 def intensity_manifest(source: IntensitySource) -> dict[str, object]:
@@ -82,8 +98,8 @@ def intensity_manifest(source: IntensitySource) -> dict[str, object]:
     return {"A": source.A, "k": source.k}
 
 
-def simulate_into(run: Run, spec: BacktestSpec, intensity: Intensity) -> pl.DataFrame:
-    """Read the tape, simulate, write the tables into the run's folder; returns the metrics."""
+def simulate_into(run: Run, spec: BacktestSpec, intensity: Intensity, *, csv: bool = False) -> Figures:
+    """Read the tape, simulate, write the tables into the run's folder, with `csv` as CSV too; returns the figures."""
     with run.step("read for backtest"):
         depth = run.lake.read(run.refs, schemas.DEPTH, events.DEPTH_COLUMNS, require_rows=True)
         trades = run.lake.live_prints(run.refs, events.TRADE_COLUMNS)
@@ -91,14 +107,31 @@ def simulate_into(run: Run, spec: BacktestSpec, intensity: Intensity) -> pl.Data
     check_intensity(run, spec, intensity, tape)
     with run.step("simulate"):
         found = simulate(tape, spec, intensity)
-    figures = metrics(found.orders, found.fills, found.state, run.instrument)
-    tables = ((schemas.ORDERS, found.orders), (schemas.FILLS, found.fills), (schemas.STATE, found.state))
-    for table, frame in (*tables, (schemas.METRICS, figures)):
+    with run.step("figures"):
+        made = tables(found, tape)
+    for table, frame in made:
         run.folder.write_table(table, frame)
+        if csv:
+            run.folder.write_bytes(csv_name(table, run.job.symbol), to_csv(table, frame))
     if found.fills.is_empty():
         skipped = found.orders.filter(pl.col("action") == "SKIP")["reject_reason"].unique().sort().to_list()
         run.warn("no order was filled" + (f"; quotes were not sent because of {', '.join(skipped)}" if skipped else ""))
-    return figures
+    by_name = {table.name: frame for table, frame in made}
+    return Figures(by_name["metrics"], by_name["attribution"])
+
+
+def tables(found: Result, tape: events.Tape) -> list[tuple[Table, pl.DataFrame]]:
+    """Every table of a backtest: what happened, and what follows from it."""
+    mids = Mids(tape.frame_ns, tape.bid + tape.ask)
+    after = (found.fills, found.state, mids, tape.instrument)
+    return [
+        (schemas.ORDERS, found.orders),
+        (schemas.FILLS, found.fills),
+        (schemas.STATE, found.state),
+        (schemas.METRICS, metrics(found.orders, found.fills, found.state, tape.instrument)),
+        (schemas.ATTRIBUTION, attribution(*after)),
+        (schemas.MARKOUTS, markouts(*after)),
+    ]
 
 
 def check_intensity(run: Run, spec: BacktestSpec, intensity: Intensity, tape: events.Tape) -> None:

@@ -10,6 +10,7 @@ import polars as pl
 
 from mmlab.core import schemas
 from mmlab.core.errors import UsageError
+from mmlab.report import grid
 from mmlab.store.parts import write_bytes_atomic
 from mmlab.store.runs import read_json, read_table
 
@@ -27,11 +28,15 @@ def make_report(run: Path) -> Path:
         raise UsageError(f"{error.name} is not installed", remedy="pip install 'mmlab[plots]'") from None
     manifest = read_json(run / "manifest.json")
     found = {t.name: f for t in schemas.RUN_TABLES if (f := read_table(run, t)) is not None}
-    images = {name: canvas.png(draw()) for name, draw in drawings(found, manifest.get("truth") or None).items()}
+    sort_by = manifest["spec"].get("sort_by", "pnl_total")  # of a sweep
+    drawn = drawings(found, manifest.get("truth") or None, sort_by)
+    images = {name: canvas.png(draw()) for name, draw in drawn.items()}
     for name, image in images.items():
         write_bytes_atomic(run / f"{name}.png", image)
     title = f"{manifest.get('kind', 'run')} of {manifest['spec']['symbol']}, {manifest['spec']['day']}"
     shown: Tables = {n: found[n] for n in SHOWN if n in found and found[n].height <= MOST_ROWS}
+    if "sweep" in found:
+        shown[f"highest_{sort_by}"] = grid.ranked(found["sweep"], sort_by).head(MOST_RANKED)
     text = page.render(title, manifest, found.get("metrics"), images, shown)
     write_bytes_atomic(run / "report.html", text.encode())
     return run / "report.html"
@@ -39,11 +44,14 @@ def make_report(run: Path) -> Path:
 
 SHOWN = ("scores", "stability", "windows", "window_metrics", "fits")  # as tables, on the page
 MOST_ROWS = 400  # of a table that is shown
+MOST_RANKED = 25  # runs of a sweep that are shown
 
 
-def drawings(found: Tables, truth: dict[str, Any] | None) -> dict[str, Callable[[], Figure]]:
+def drawings(
+    found: Tables, truth: dict[str, Any] | None, sort_by: str = "pnl_total"
+) -> dict[str, Callable[[], Figure]]:
     """The figures that the run's tables allow, by file name, in the page's order."""
-    from mmlab.report import calibration, correlation, figures  # noqa: PLC0415
+    from mmlab.report import calibration, correlation, figures, sweep  # noqa: PLC0415
 
     t = found
     needs: dict[str, tuple[tuple[str, ...], Callable[[], Figure]]] = {
@@ -67,6 +75,7 @@ def drawings(found: Tables, truth: dict[str, Any] | None) -> dict[str, Callable[
             ("windows", "window_metrics"),
             lambda: correlation.correlation(t["windows"], t["window_metrics"]),
         ),
+        "heat_map": (("sweep",), lambda: sweep.heat_map(t["sweep"], sort_by)),
     }
     return {name: draw for name, (tables, draw) in needs.items() if all(table in t for table in tables)}
 

@@ -25,6 +25,7 @@ class WalkforwardResult:
     windows: pl.DataFrame
     fits: pl.DataFrame
     metrics: pl.DataFrame
+    attribution: pl.DataFrame
     truth: list[dict[str, float]]
     warnings: list[str]
 
@@ -35,13 +36,17 @@ def walkforward(
     rolling: ScheduleSpec,
     spec: BacktestSpec,
     progress: Progress = no_progress,
+    *,
+    csv: bool = False,
 ) -> WalkforwardResult:
     """Calibrate each step on its past, then simulate with the parameters that change over the day."""
     with begin(job, "walkforward", None, progress) as run:
         schedule = make_schedule(run, calibration, rolling)
         progress("walkforward", 1, 2)
-        figures = simulate_into(run, spec, Intensity.scheduled(entries(schedule.windows)))
+        figures = simulate_into(run, spec, Intensity.scheduled(entries(schedule.windows)), csv=csv)
         progress("walkforward", 2, 2)
         path = run.commit({"calibration": schedule.spec.flat(), **asdict(rolling), **asdict(spec)}, spec.fill.seed)
         truth = [piece for ref in (*run.also, *run.refs) for piece in run.lake.manifest(ref).truth.get("pieces", [])]
-        return WalkforwardResult(path, schedule.windows, schedule.fits, figures, truth, run.warnings)
+        return WalkforwardResult(
+            path, schedule.windows, schedule.fits, figures.metrics, figures.attribution, truth, run.warnings
+        )

@@ -41,6 +41,8 @@ CAPTIONS = {
     "on the line at 1 as many hits came as were predicted. The bars allow for Poisson chance alone, not for bursts.",
     "reliability_by_distance": "Hits that came divided by hits predicted at each distance; above 1 quotes there fill "
     "more often than the curve says. Distances share prints, so neighbours move together.",
+    "heat_map": "One metric of every run of the sweep at its two first parameters, a panel for each combination of the "
+    "others; the framed cell is the highest. One tape, so it is picked in hindsight: lone peaks are chance.",
     "log_scores": "How much likelier, in nats a step, the fit made what came than a simple predictor did; "
     "where the bar reaches over 0, the fit is not shown to be better or worse.",
 }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import itertools
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,11 +19,22 @@ DEPTH_COLUMNS = (
 )  # fmt: skip
 TRADE_COLUMNS = ("recv_ns", "recv_seq", "price", "qty")
 Ints = npt.NDArray[np.int64]
+SIDES = ("bid", "ask")
+
+
+def depth_columns(levels: int = 1, event_time: bool = False) -> tuple[str, ...]:
+    """What `tape` reads of `depth`: so many levels of the book, and the venue's event time if asked."""
+    deeper = (f"{side}_{what}_{i}" for i in range(2, levels + 1) for side in SIDES for what in ("px", "qty"))
+    return (*DEPTH_COLUMNS, *deeper, *(("exch_ns",) if event_time else ()))
 
 
 @dataclass(frozen=True)
 class Tape:
-    """One tape: frame arrays of shape (n_frames,), print arrays of shape (n_prints,); ticks, lots, ns."""
+    """One tape: frame arrays of shape (n_frames,), print arrays of shape (n_prints,); ticks, lots, ns.
+
+    exch_ns: the venue's event time of each frame, if it was read. deep: levels of the book from the touch on, if they
+    were, shape (n_frames, 4 * levels): bid, its lots, ask, its lots; 0 where there is none.
+    """
 
     instrument: Instrument
     frame_ns: Ints
@@ -35,6 +48,21 @@ class Tape:
     print_seq: Ints
     price: Ints
     lots: Ints
+    exch_ns: Ints | None = None
+    deep: Ints = field(default_factory=lambda: np.empty((0, 0), np.int64))
+
+    @cached_property
+    def frames(self) -> Ints:
+        """As the engine walks them, shape (n_frames, 7)."""
+        columns = (self.frame_ns, self.frame_seq, self.breaks, self.bid, self.bid_lots, self.ask, self.ask_lots)
+        return np.column_stack(columns).astype(np.int64, copy=False)
+
+    @cached_property
+    def prints(self) -> Ints:
+        """The same of those since the first frame, shape (n_prints, 4): earlier ones meet no order."""
+        first = self.print_ns.searchsorted(self.frame_ns[0])
+        columns = (self.print_ns, self.print_seq, self.price, self.lots)
+        return np.column_stack([column[first:] for column in columns])
 
     @property
     def span_ns(self) -> tuple[int, int]:
@@ -67,7 +95,23 @@ def tape(depth: pl.DataFrame, trades: pl.DataFrame, instrument: Instrument) -> T
         array(trades, "recv_seq"),
         ticks.to_steps(array(trades, "price")),
         lots.to_steps(array(trades, "qty")),
+        array(depth, "exch_ns") if "exch_ns" in depth.columns else None,
+        _deep(depth, instrument),
     )
+
+
+def _deep(depth: pl.DataFrame, instrument: Instrument) -> Ints:
+    """All levels that were read, if there are more than the touch."""
+    levels = next(i for i in itertools.count(1) if f"bid_px_{i + 1}" not in depth.columns)
+    if levels == 1:
+        return np.empty((0, 0), np.int64)
+    made = []
+    for i in range(1, levels + 1):
+        for side in SIDES:
+            names = f"{side}_px_{i}", f"{side}_qty_{i}"
+            known = depth.select(names).fill_null(0.0)
+            made += [instrument.ticks.to_steps(array(known, names[0])), shown_lots(known, names[1], instrument)]
+    return np.column_stack(made)
 
 
 def shown_lots(depth: pl.DataFrame, name: str, instrument: Instrument) -> Ints:

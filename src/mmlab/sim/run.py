@@ -14,12 +14,16 @@ from mmlab.core.errors import UsageError
 from mmlab.core.instrument import Instrument, per_price
 from mmlab.core.ledger import Money
 from mmlab.core.schemas import FILLS, ORDERS, STATE
-from mmlab.core.spans import NS_PER_MS
-from mmlab.sim import engine as e
+from mmlab.core.spans import NS_PER_MS, NS_PER_S
+from mmlab.sim import engine
+from mmlab.sim import layout as e
 from mmlab.sim.events import Tape
 from mmlab.sim.intensity import Intensity
+from mmlab.sim.latency import Delays, Series, delays
+from mmlab.sim.layout import World
 from mmlab.sim.script import Script
-from mmlab.sim.spec import QUOTE_MODELS, BacktestSpec, rate_e9
+from mmlab.sim.spec import BacktestSpec, rate_e9
+from mmlab.sim.strategy import Step, Strategy
 
 BUFFER_ROWS = 1 << 16
 MOST_QUANTA = 2**60
@@ -42,36 +46,31 @@ def run(
     intensity: Intensity,
     buffer_rows: int = BUFFER_ROWS,
     script: Script | None = None,
+    series: Series | None = None,
+    strategy: Strategy | None = None,
 ) -> Result:
-    """Simulate; `script` decides in place of the spec's quote model and its requote interval.
+    """Simulate; `script` decides in place of the spec's quote model and its requote interval, `series` are measured
+    latencies in place of the spec's, `strategy` is what the spec's names.
 
-    Raises UsageError for a specification that the instrument does not allow.
+    Raises UsageError for a specification that the instrument does not allow, or for what a strategy does wrong.
     """
-    n = tape.frame_ns.size
-    live = 2 * (min(math.ceil((spec.entry_latency_ms + spec.cancel_latency_ms) / spec.requote_interval_ms), n) + 4)
-    if script is not None:
-        script.check(tape.frame_ns)
-        live = script.most_live(tape.frame_ns, _ns(spec.cancel_latency_ms))
-    P, F, S = _whole(tape, spec, script), _decimals(tape, spec), _start(tape, spec)
-    L, H = np.zeros((live, 11), np.int64), np.zeros((live, 3))
-    R = np.zeros((min(spec.quote.sigma_window_s, n), 2), np.int64)
-    frames = (tape.frame_ns, tape.frame_seq, tape.breaks, tape.bid, tape.bid_lots, tape.ask, tape.ask_lots)
-    first = tape.print_ns.searchsorted(tape.frame_ns[0])  # prints before the first frame meet no order
-    prints = (tape.print_ns[first:], tape.print_seq[first:], tape.price[first:], tape.lots[first:])
-    segments = (intensity.start_ns, intensity.end_ns, intensity.A, intensity.k)
-    k_price = np.array([per_price(k, float(tape.instrument.tick_size)) for k in intensity.k], np.float64)
-    lines = (script or Script.none()).lines
-    rows = max(buffer_rows, 16 * live + 64)
-    buffers = [np.zeros((rows, width), np.int64) for width in (e.ORDER_WIDTH, e.FILL_WIDTH, e.STATE_WIDTH)]
+    if strategy is None and spec.quote.model == "strategy" and script is None:
+        raise ValueError("the spec names a strategy that was not given")
+    w = _world(tape, spec, intensity, buffer_rows, script, delays(spec, series, tape.frame_ns, tape.exch_ns))
+    step: Step = engine.walk
+    if strategy is not None:
+        step = strategy.stepper(float(tape.instrument.tick_size), spec.qty)
     made: list[list[Rows]] = [[], [], []]
-    done = False
-    while not done:
-        done = e.walk(frames, prints, segments, k_price, lines, P, F, S, L, H, R, *buffers)
-        if done:
-            _last_state(tape, S, L, buffers[2])
-        for kept, buffer, count in zip(made, buffers, (e.N_ORDERS, e.N_FILLS, e.N_STATE), strict=True):
-            kept.append(buffer[: S[count]].copy())
-            S[count] = 0
+    status = e.ROOM
+    while status != e.DONE:
+        status = step(w)
+        if status == e.DONE:
+            _last_state(tape, w)
+        for kept, buffer, count in zip(made, (w.orders, w.fills, w.state), (e.N_ORDERS, e.N_FILLS, e.N_STATE),
+                                       strict=True):  # fmt: skip
+            kept.append(buffer[: w.S[count]].copy())
+            w.S[count] = 0
+        w = w._replace(Q=_room_for_reports(w))
     orders, fills, state = (np.concatenate(parts) for parts in made)
     return Result(
         ORDERS.check(_orders(orders, tape.instrument)),
@@ -80,7 +79,67 @@ def run(
     )
 
 
-def _whole(tape: Tape, spec: BacktestSpec, script: Script | None) -> Rows:
+def _world(
+    tape: Tape, spec: BacktestSpec, intensity: Intensity, buffer_rows: int, script: Script | None, delay: Delays
+) -> World:
+    """Everything that the engine walks with, at the first event."""
+    n, levels = tape.frame_ns.size, len(spec.quote.outward)
+    leaving_ns = delay.longest_leaving_ns
+    live = 2 * levels * (min(math.ceil(leaving_ns / _ns(spec.requote_interval_ms)), n) + 4)
+    if script is not None:
+        script.check(tape.frame_ns)
+        levels, live = 1, script.most_live(tape.frame_ns, leaving_ns)
+    deep = tape.deep if spec.fill.book_levels > 1 else np.empty((0, 0), np.int64)
+    rows = max(buffer_rows, 2 * ((4 + deep.shape[1] // 2) * live + 16))
+    P, packed = (
+        _whole(tape, spec, script, delay),
+        [a for pair in zip(delay.times, delay.values, strict=True) for a in pair],
+    )
+    P[e.DELAYS : e.P_WIDTH] = np.ravel([(start, a.size) for start, a in zip(_starts(packed), packed, strict=True)])
+    return World(
+        P=P,
+        F=_decimals(tape, spec),
+        S=_start(tape, spec),
+        L=np.zeros((live, e.ENDED + 1), np.int64),
+        H=np.zeros((live, 3)),
+        W=np.zeros((2, levels, e.WANT_REFUSED + 1), np.int64),
+        R=np.zeros((min(spec.quote.sigma_window_s, n), 2), np.int64),
+        T=np.full(max(spec.orders_per_10s, 1), -e.NEVER, np.int64),
+        Q=np.zeros((rows, e.REPORT_END + 1), np.int64),
+        orders=np.zeros((rows, e.ORDER_WIDTH), np.int64),
+        fills=np.zeros((rows, e.FILL_WIDTH), np.int64),
+        state=np.zeros((rows, e.STATE_WIDTH), np.int64),
+        frames=tape.frames,
+        prints=tape.prints,
+        deep=deep,
+        script=(script or Script.none()).lines,
+        edges=np.column_stack([intensity.start_ns, intensity.end_ns]),
+        rates=_rates(intensity, tape.instrument),
+        delays=np.concatenate(packed),
+    )
+
+
+def _starts(parts: list[Rows]) -> list[int]:
+    """Where each part begins when they lie one after the other."""
+    return [0, *np.cumsum([part.size for part in parts])[:-1].tolist()]
+
+
+def _rates(intensity: Intensity, instrument: Instrument) -> npt.NDArray[np.float64]:
+    """A, k per tick and k per price of each segment."""
+    k_price = [per_price(k, float(instrument.tick_size)) for k in intensity.k]
+    return np.column_stack([intensity.A, intensity.k, np.array(k_price, np.float64)])
+
+
+def _room_for_reports(w: World) -> Rows:
+    """The reports still on their way, in a table with at least as much room again."""
+    at, n = int(w.S[e.REPORT_AT]), int(w.S[e.REPORT_N])
+    Q = w.Q if 4 * (n - at) < w.Q.shape[0] else np.zeros((2 * w.Q.shape[0], 5), np.int64)
+    Q[: n - at] = w.Q[at:n].copy()
+    w.S[e.REPORT_AT], w.S[e.REPORT_N] = 0, n - at
+    return Q
+
+
+def _whole(tape: Tape, spec: BacktestSpec, script: Script | None, delay: Delays) -> Rows:
     """The kernel's whole numbers: lots, ns, quanta, codes."""
     instrument, money = tape.instrument, Money.of(tape.instrument)
     lots = _floor_lots(spec.qty, instrument)
@@ -90,18 +149,42 @@ def _whole(tape: Tape, spec: BacktestSpec, script: Script | None) -> Rows:
         )
     dearest = 0 if script is None else max(int(script.bid.max()), int(script.ask.max()))
     _countable(lots, tape, f"--qty {spec.qty:g}", dearest)
-    P = np.zeros(19, np.int64)
-    P[e.QTY] = lots
-    P[e.ENTRY], P[e.CANCEL] = _ns(spec.entry_latency_ms), _ns(spec.cancel_latency_ms)
-    P[e.REQUOTE], P[e.TTL] = _ns(spec.requote_interval_ms), _ns(spec.ttl_ms)
-    P[e.MAKER], P[e.TAKER] = rate_e9(spec.maker_fee, "--maker-fee"), rate_e9(spec.taker_fee, "--taker-fee")
-    P[e.POST_ONLY], P[e.SPOT] = spec.post_only, spec.account == "spot"
-    P[e.CAP] = -1 if spec.max_inventory is None else min(_floor_lots(spec.max_inventory, instrument), 2**62)
-    P[e.PER], P[e.MIN_NOTIONAL] = money.per_tick_lot, money.quanta(float(instrument.min_notional), "minimum notional")
-    P[e.MODEL] = QUOTE_MODELS.index(spec.quote.model)
-    P[e.POISSON], P[e.THROUGH] = spec.fill.model == "poisson", spec.fill.reach == "through"
-    P[e.SEED], P[e.MAX_AGE] = spec.fill.seed, _ns(spec.fill.max_book_age_ms)
-    P[e.WINDOW], P[e.SCRIPTED] = min(spec.quote.sigma_window_s, 2**32), script is not None
+    fill, ticks, steps = spec.fill, instrument.ticks, instrument.lots
+    whole = {
+        e.QTY: lots,
+        e.REQUOTE: _ns(spec.requote_interval_ms),
+        e.TTL: _ns(spec.ttl_ms),
+        e.MAKER: rate_e9(spec.maker_fee, "--maker-fee"),
+        e.TAKER: rate_e9(spec.taker_fee, "--taker-fee"),
+        e.POST_ONLY: spec.post_only,
+        e.IOC: spec.time_in_force == "IOC",
+        e.SPOT: spec.account == "spot",
+        e.CAP: -1 if spec.max_inventory is None else min(_floor_lots(spec.max_inventory, instrument), 2**62),
+        e.PER: money.per_tick_lot,
+        e.MIN_NOTIONAL: money.quanta(float(instrument.min_notional), "minimum notional"),
+        e.MODEL: e.MODELS.index(spec.quote.model),
+        e.BY_CLOCKS: fill.clocks,
+        e.BY_PRINTS: fill.prints,
+        e.BY_BOOKS: fill.model == "price_cross",
+        e.BEYOND: fill.reach == "through",
+        e.QUEUES: fill.reach == "queue",
+        e.PROPORTIONAL: fill.queue_cancels == "proportional",
+        e.SEED: fill.seed,
+        e.MAX_AGE: _ns(fill.max_book_age_ms),
+        e.WINDOW: min(spec.quote.sigma_window_s, 2**32),
+        e.EWMA: spec.quote.sigma_method == "ewma",
+        e.SCRIPTED: script is not None,
+        e.MIN_MOVE: min(spec.min_move_ticks, 2**60),
+        e.LIMIT: spec.orders_per_10s,
+        e.SESSION: round(spec.quote.horizon_s * NS_PER_S) if spec.quote.horizon == "session" else 0,
+        e.START: tape.frame_ns[0],
+        e.TO_BALANCE: spec.size_to_balance,
+        e.AT_ONCE: delay.at_once,
+        e.TICK_NUM: ticks.num, e.TICK_DEN: ticks.den, e.LOT_NUM: steps.num, e.LOT_DEN: steps.den,
+    }  # fmt: skip
+    P = np.zeros(e.P_WIDTH, np.int64)
+    for place, value in whole.items():
+        P[place] = value
     return P
 
 
@@ -118,19 +201,26 @@ def _countable(lots: int, tape: Tape, what: str, dearest: int = 0) -> int:
 
 
 def _decimals(tape: Tape, spec: BacktestSpec) -> npt.NDArray[np.float64]:
-    """The kernel's decimals; k is converted from ticks to price here and in `run`, by the one function."""
+    """The kernel's decimals; k is converted from ticks to price here and in `_world`, by the one function."""
     quote, tick = spec.quote, float(tape.instrument.tick_size)
     sigma = math.nan if quote.sigma is None else quote.sigma
     k = math.nan if quote.k is None else per_price(quote.k, tick)
-    return np.array([quote.half_spread_ticks, quote.gamma, sigma, quote.horizon_s, k, tick])
+    F = np.zeros(e.OUTWARD + len(quote.outward))
+    F[e.OUTWARD :] = quote.outward
+    F[e.HALF_SPREAD] = 0.0 if quote.model == "ladder" else quote.half_spread_ticks
+    F[e.GAMMA], F[e.SIGMA], F[e.HORIZON], F[e.QUOTE_K], F[e.TICK] = quote.gamma, sigma, quote.horizon_s, k, tick
+    F[e.SKEW], F[e.HALFLIFE], F[e.LEVERAGE] = quote.skew_ticks, quote.sigma_halflife_s, spec.leverage
+    F[e.MONEY], F[e.QUOTE_A] = 10.0 ** Money.of(tape.instrument).digits, math.nan if quote.A is None else quote.A
+    return F
 
 
 def _start(tape: Tape, spec: BacktestSpec) -> Rows:
     """The state before the first event."""
-    S = np.zeros(24, np.int64)
+    S = np.zeros(e.S_WIDTH, np.int64)
     S[e.CASH] = Money.of(tape.instrument).quanta(spec.initial_cash, "--initial-cash")
     held = _floor_lots(spec.initial_inventory, tape.instrument)
     S[e.LOTS] = _countable(held, tape, f"--initial-inventory {spec.initial_inventory:g}")
+    S[e.KNOWN_CASH], S[e.KNOWN_LOTS] = S[e.CASH], S[e.LOTS]
     S[e.NEXT_ID], S[e.DECIDED], S[e.SAMPLE_NS] = 1, -1, -1
     return S
 
@@ -141,11 +231,10 @@ def _floor_lots(qty: float, instrument: Instrument) -> int:
     return math.trunc(exact + math.copysign(1e-6, exact))
 
 
-def _last_state(tape: Tape, S: Rows, L: Rows, out: Rows) -> None:
+def _last_state(tape: Tape, w: World) -> None:
     """The account at the end of the tape."""
-    mid2 = int(tape.bid[-1] + tape.ask[-1])
-    if S[e.LAST_STATE_NS] < tape.span_ns[1]:
-        e._log_state(tape.span_ns[1], mid2, S, L, out)
+    if w.S[e.LAST_STATE_NS] < tape.span_ns[1]:
+        e.log_state(tape.span_ns[1], w)
 
 
 def _names(names: tuple[str, ...], codes: Rows) -> pl.Series:
@@ -179,7 +268,7 @@ def _fills(a: Rows, instrument: Instrument) -> pl.DataFrame:
                 "recv_ns": a[:, 0], "order_id": a[:, 1], "side": a[:, 2],
                 "price": instrument.ticks.to_decimal(a[:, 3]), "qty": instrument.lots.to_decimal(a[:, 4]),
                 "fee": a[:, 5] / 10**money.digits,
-                "liquidity": _names(("maker", "maker", "taker"), how), "reason": _names(e.FILL_REASONS, how),
+                "liquidity": _names(e.LIQUIDITY, how), "reason": _names(e.FILL_REASONS, how),
                 "mid": _mid(a[:, 7], instrument),
             }
         )

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mmlab.sim.engine import Lines
-from mmlab.sim.events import Ints
+from mmlab.sim.layout import Ints
 
 
 @dataclass(frozen=True)
@@ -18,7 +17,7 @@ class Script:
     decide: whether a decision falls here. Then every order at work is cancelled, even one at the wanted price,
     and what is wanted is sent as new orders. At other frames nothing is decided.
     bid, ask: wanted prices in ticks, 0 for no order on that side.
-    until_ns: the orders sent here can be filled before this instant, not at it; engine.NEVER for no end but ttl_ms.
+    until_ns: the orders sent here can be filled before this instant, not at it; layout.NEVER for no end but ttl_ms.
     """
 
     decide: npt.NDArray[np.bool_]
@@ -27,7 +26,7 @@ class Script:
     until_ns: Ints
 
     def __post_init__(self) -> None:
-        if any(column.shape != self.decide.shape for column in self.lines):
+        if any(column.shape != self.decide.shape for column in (self.bid, self.ask, self.until_ns)):
             raise ValueError("a script's columns differ in length")
         if (self.bid < 0).any() or (self.ask < 0).any():
             raise ValueError("a script asks for a price below 0")
@@ -39,9 +38,9 @@ class Script:
         return cls(np.empty(0, np.bool_), nothing, nothing, nothing)
 
     @property
-    def lines(self) -> Lines:
-        """The columns as the engine takes them."""
-        return self.decide, self.bid, self.ask, self.until_ns
+    def lines(self) -> Ints:
+        """The columns as the engine takes them, shape (n_frames, 4)."""
+        return np.column_stack([self.decide.astype(np.int64), self.bid, self.ask, self.until_ns])
 
     def check(self, frame_ns: Ints) -> None:
         """Raise ValueError unless there is a line for each of these frames, and no order ends before it is sent."""
@@ -50,8 +49,8 @@ class Script:
         if (self.decide & (self.until_ns < frame_ns)).any():
             raise ValueError("a script's order ends before it is sent")
 
-    def most_live(self, frame_ns: Ints, cancel_ns: int) -> int:
-        """No more orders than this live at once: a decision's two, until the next one's cancel takes effect."""
+    def most_live(self, frame_ns: Ints, leaving_ns: int) -> int:
+        """No more orders than this live at once: a decision's two, until the next one's cancel is known of."""
         ns = frame_ns[self.decide]
-        recent = np.arange(ns.size) - np.searchsorted(ns, ns - cancel_ns)
+        recent = np.arange(ns.size) - np.searchsorted(ns, ns - leaving_ns)
         return 2 * (int(recent.max(initial=0)) + 2)

@@ -49,6 +49,7 @@ class RunFolder:
         )
         self._rows: dict[str, int] = {}
         self._parts: dict[str, list[Path]] = {}
+        self._files: list[str] = []
         self.resumable = resumable
         self._done: list[Path] = []  # parts that are in their table, and go when the run is committed
         self._lock = Lock(self._staging / "lock", f"run {place.name.partition('=')[2]}") if resumable else None
@@ -148,13 +149,15 @@ class RunFolder:
         write_bytes_atomic(self._path(name), to_json(content))
 
     def write_bytes(self, name: str, content: bytes) -> None:
-        """Write a file of any kind."""
+        """Write a file of any kind; the manifest lists it under `files`."""
         write_bytes_atomic(self._path(name), content)
+        self._files.append(name)
 
     def commit(self, manifest: Mapping[str, Any]) -> Path:
         """Write manifest.json, with row counts and versions, and put the folder in place."""
         versions = {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
-        self.write_json("manifest.json", {**manifest, "rows": self._rows, "versions": versions})
+        files = {"files": sorted(self._files)} if self._files else {}
+        self.write_json("manifest.json", {**manifest, "rows": self._rows, **files, "versions": versions})
         os.replace(self._staging, self.place)
         for left in (*(part.name for part in self._done), "progress.json", "state.npz", "lock"):
             (self.place / left).unlink(missing_ok=True)

@@ -14,12 +14,11 @@ from rich.table import Table as RichTable
 from mmlab.core.errors import DataError, UsageError
 from mmlab.core.schemas import LAKE_TABLES, RUN_TABLES
 from mmlab.core.table import Table
+from mmlab.store.instants import instants, ms_names
 
 LAKE_KEYS = ("venue", "symbol", "day")
 RUN_KEYS = ("kind", "method", "symbol", "day", "run")
-KINDS = {"calibration": ("method", "symbol", "day", "run"), "backtest": RUN_KEYS[2:], "walkforward": RUN_KEYS[2:]}
-DURATIONS = ("exposure_ns",)
-MS_TABLES = ("orders", "fills", "state")  # the documents' notebooks name their times in ms
+KINDS = {"calibration": RUN_KEYS[1:], "backtest": RUN_KEYS[2:], "walkforward": RUN_KEYS[2:], "sweep": RUN_KEYS[2:]}
 SQL_TYPES = {pl.Int64: "BIGINT", pl.Int8: "TINYINT", pl.Float64: "DOUBLE", pl.String: "VARCHAR", pl.Boolean: "BOOLEAN",
              pl.Binary: "BLOB"}  # fmt: skip
 
@@ -56,10 +55,8 @@ def _view(con: duckdb.DuckDBPyConnection, table: Table, selects: list[str], keys
     """Create the view: all selects, then the empty contract, so that every column is there and typed."""
     columns = [(key, "VARCHAR") for key in keys] + [(c.name, SQL_TYPES[c.dtype]) for c in table.columns]
     empty = "SELECT " + ", ".join(f'NULL::{kind} AS "{name}"' for name, kind in columns) + " WHERE false"
-    instants = [c.name for c in table.columns if c.name.endswith("_ns") and c.name not in DURATIONS]
-    extra = [f'make_timestamp_ns("{name}") AS "{name[:-3]}_time"' for name in instants]
-    if table.name in MS_TABLES:
-        extra += [f'"{name}" // 1000000 AS "{name[:-3]}_ms"' for name in instants]
+    extra = [f'make_timestamp_ns("{name}") AS "{name[:-3]}_time"' for name in instants(table)]
+    extra += [f'"{ns}" // 1000000 AS "{ms}"' for ns, ms in ms_names(table).items()]
     query = " UNION ALL BY NAME ".join([empty, *selects])
     shown = ", ".join(["*", *extra])
     try:

@@ -1,0 +1,47 @@
+"""--strategy file.py:name -> a quote model of the user's own."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from mmlab.core.errors import UsageError
+from mmlab.sim.strategy import Strategy
+from mmlab.store.parts import sha256
+
+
+def load(where: str) -> Strategy:
+    """From `file.py:name`; raises UsageError for what is no such function."""
+    file, _, name = where.rpartition(":")
+    path = Path(file)
+    if not file or not path.is_file():
+        raise UsageError(f"--strategy is {where!r}", remedy="give file.py:name, a function in a Python file")
+    module = _module(path)
+    function = getattr(module, name, None)
+    if not callable(function):
+        there = [n for n, value in vars(module).items() if callable(value) and value.__module__ == module.__name__]
+        raise UsageError(
+            f"--strategy: {path} has no function {name!r}",
+            remedy=f"it has {', '.join(there)}" if there else "define one that takes a view and returns bid, ask",
+        )
+    return Strategy.of(where, sha256(path), function)
+
+
+def _module(path: Path) -> Any:
+    """The file, run once; raises UsageError if that fails."""
+    spec = importlib.util.spec_from_file_location(f"mmlab_strategy_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise UsageError(f"--strategy: {path} is no Python file", remedy="give file.py:name")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        line = getattr(error, "lineno", None) or traceback.extract_tb(error.__traceback__)[-1].lineno
+        raise UsageError(
+            f"--strategy: {path}, line {line}: {type(error).__name__}: {error}", remedy="mend the file"
+        ) from error
+    return module
