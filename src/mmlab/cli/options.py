@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from mmlab.cli.flags import option
+from mmlab.core.errors import UsageError
 from mmlab.core.spans import Days
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from mmlab.sim.spec import BacktestSpec
 
 DATA, RUN = "Data", "Run"
-QUOTES, FILLS, ORDERS, ACCOUNT = "Quotes", "Fills", "Orders", "Account"
+QUOTES, FILLS, ORDERS, LATENCY, ACCOUNT = "Quotes", "Fills", "Orders", "Latency", "Account"
 
 DataRoot = Annotated[Path, option("--data-root", env="DATA_ROOT", help="The lake.", panel=DATA)]
 OutRoot = Annotated[
@@ -76,11 +77,45 @@ class StrategyFlags:
     """Quotes, fills, orders and account of a backtest; what fills differs by command and is not here."""
 
     quote_model: Annotated[
-        str, option("--quote-model", env="QUOTE_MODEL", help="avellaneda_stoikov or fixed_spread.", panel=QUOTES)
+        str,
+        option(
+            "--quote-model",
+            env="QUOTE_MODEL",
+            help="avellaneda_stoikov, glft, fixed_spread, inventory_skew, microprice or ladder.",
+            panel=QUOTES,
+        ),
     ] = "avellaneda_stoikov"
+    strategy: Annotated[
+        str | None,
+        option(
+            "--strategy",
+            help="FILE.py:NAME, a function of your own: it takes a view and returns bid, ask[, bid_qty, ask_qty].",
+            panel=QUOTES,
+        ),
+    ] = None
     half_spread_ticks: Annotated[
-        float, option("--half-spread-ticks", help="fixed_spread: distance from the mid, ticks.", panel=QUOTES)
+        float,
+        option(
+            "--half-spread-ticks",
+            help="fixed_spread, inventory_skew, microprice: from the centre, ticks.",
+            panel=QUOTES,
+        ),
     ] = 2.0
+    skew_ticks: Annotated[
+        float,
+        option(
+            "--skew-ticks",
+            help="inventory_skew, microprice: ticks that an order size of position shifts.",
+            panel=QUOTES,
+        ),
+    ] = 0.0
+    ladder: Annotated[
+        str | None, option("--ladder", help="Quote at these distances from the mid, ticks: 1,2,3,5,8.", panel=QUOTES)
+    ] = None
+    levels: Annotated[int, option("--levels", help="Orders a side.", panel=QUOTES)] = 1
+    level_step_ticks: Annotated[
+        float, option("--level-step-ticks", help="From one level to the next.", panel=QUOTES)
+    ] = 1.0
     gamma: Annotated[
         float, option("--gamma", help="Risk aversion, 1 / quote currency, per order size.", panel=QUOTES)
     ] = 0.1
@@ -90,40 +125,109 @@ class StrategyFlags:
             "--sigma", help="Volatility, quote currency per root second; default: measured on the past.", panel=QUOTES
         ),
     ] = None
-    sigma_window_s: Annotated[int, option("--sigma-window-s", help="How far back it is measured.", panel=QUOTES)] = 600
-    horizon_s: Annotated[float, option("--horizon-s", help="tau: how long a position is held.", panel=QUOTES)] = 1.0
+    sigma_method: Annotated[
+        str, option("--sigma-method", help="rolling (a window) or ewma (a half-life).", panel=QUOTES)
+    ] = "rolling"
+    sigma_window_s: Annotated[int, option("--sigma-window-s", help="rolling: how far back.", panel=QUOTES)] = 600
+    sigma_halflife_s: Annotated[
+        float, option("--sigma-halflife-s", help="ewma: when a move counts half.", panel=QUOTES)
+    ] = 300.0
+    horizon: Annotated[
+        str,
+        option("--horizon", help="tau: rolling (always horizon-s), session (what is left of it).", panel=QUOTES),
+    ] = "rolling"
+    horizon_s: Annotated[float, option("--horizon-s", help="tau, or how long a session is, seconds.", panel=QUOTES)] = (
+        1.0
+    )
     quote_k: Annotated[
         float | None, option("--quote-k", help="k of the quotes, per tick; default: the intensity's own.", panel=QUOTES)
+    ] = None
+    quote_A: Annotated[
+        float | None, option("--quote-A", help="A of the quotes (glft); default: the intensity's own.", panel=QUOTES)
     ] = None
     fill_reach: Annotated[
         str,
         option(
-            "--fill-reach", help="trade_cross: touch, a print at the price fills; through, a tick more.", panel=FILLS
+            "--fill-reach",
+            help="A print or book at the price fills (touch), a tick beyond (through), or after the queue (queue).",
+            panel=FILLS,
         ),
     ] = "touch"
-    seed: Annotated[int, option("--seed", env="POISSON_SEED", help="Of the poisson fills.", panel=FILLS)] = 42
+    queue_cancels: Annotated[
+        str,
+        option("--queue-cancels", help="queue: cancels leave from behind you, or proportional.", panel=FILLS),
+    ] = "behind"
+    book_levels: Annotated[
+        int, option("--book-levels", help="Levels that price_cross and takers fill from.", panel=FILLS)
+    ] = 1
+    seed: Annotated[
+        int, option("--seed", env="POISSON_SEED", help="Of the poisson fills and drawn latencies.", panel=FILLS)
+    ] = 42
     max_book_age_ms: Annotated[
         int, option("--max-book-age-ms", help="poisson: no fills this long after the last book frame.", panel=FILLS)
     ] = 5_000
     qty: Annotated[float, option("--qty", env="QUOTE_QTY", help="Order size, base currency.", panel=ORDERS)] = 0.001
     entry_latency_ms: Annotated[
         int,
-        option("--entry-latency-ms", env="ORDER_LATENCY_MS", help="From decision to the venue's book.", panel=ORDERS),
+        option("--entry-latency-ms", env="ORDER_LATENCY_MS", help="From decision to the venue's book.", panel=LATENCY),
     ] = 50
     cancel_latency_ms: Annotated[
-        int, option("--cancel-latency-ms", env="CANCEL_LATENCY_MS", help="From decision to cancelled.", panel=ORDERS)
+        int, option("--cancel-latency-ms", env="CANCEL_LATENCY_MS", help="From decision to cancelled.", panel=LATENCY)
     ] = 25
+    response_latency_ms: Annotated[
+        int, option("--response-latency-ms", help="From a fill to the strategy's knowing of it.", panel=LATENCY)
+    ] = 0
+    latency_jitter: Annotated[
+        str,
+        option(
+            "--latency-jitter",
+            help="Drawn per message: none, exponential:MEAN_MS (added) or lognormal:SIGMA (about the latency).",
+            panel=LATENCY,
+        ),
+    ] = "none"
+    latency_file: Annotated[
+        str | None,
+        option(
+            "--latency-file",
+            help="Measured: CSV or Parquet with recv_ns or recv_ms and entry_ms, cancel_ms, response_ms.",
+            panel=LATENCY,
+        ),
+    ] = None
+    feed_latency: Annotated[
+        str,
+        option(
+            "--feed-latency",
+            help="How old market data are when received, ms; recorded: by the two clocks, offset corrected.",
+            panel=LATENCY,
+        ),
+    ] = "0"
+    feed_floor_ms: Annotated[
+        int, option("--feed-floor-ms", help="recorded: what the fastest message took.", panel=LATENCY)
+    ] = 1
     requote_interval_ms: Annotated[
         int,
         option("--requote-interval-ms", env="REQUOTE_INTERVAL_MS", help="Least time between decisions.", panel=ORDERS),
     ] = 250
+    min_move_ticks: Annotated[
+        int, option("--min-move-ticks", help="An order stays while its price is less off than this.", panel=ORDERS)
+    ] = 1
+    orders_per_10s: Annotated[
+        int, option("--orders-per-10s", help="The venue's limit on new orders; 0: none.", panel=ORDERS)
+    ] = 0
     ttl_ms: Annotated[
         int, option("--ttl-ms", env="ORDER_TTL_MS", help="Time to live; 0: until cancelled.", panel=ORDERS)
     ] = 0
+    time_in_force: Annotated[str, option("--time-in-force", help="GTC, or IOC with --allow-taking.", panel=ORDERS)] = (
+        "GTC"
+    )
     post_only: Annotated[
         bool,
         option("--post-only/--allow-taking", help="Refuse an order that would cross, or let it take.", panel=ORDERS),
     ] = True
+    size_to_balance: Annotated[
+        bool,
+        option("--size-to-balance", help="spot: send what the balance allows instead of nothing.", panel=ORDERS),
+    ] = False
     initial_cash: Annotated[
         float, option("--initial-cash", env="INITIAL_CASH", help="Quote currency.", panel=ACCOUNT)
     ] = 1000.0
@@ -137,6 +241,9 @@ class StrategyFlags:
     account: Annotated[
         str, option("--account", help="spot: orders reserve cash and inventory. margin: they do not.", panel=ACCOUNT)
     ] = "spot"
+    leverage: Annotated[
+        float, option("--leverage", help="margin: largest notional in multiples of the equity; 0: none.", panel=ACCOUNT)
+    ] = 0.0
     maker_fee: Annotated[
         float,
         option("--maker-fee", env="MAKER_FEE_RATE", help="Fraction of the notional; negative: rebate.", panel=ACCOUNT),
@@ -149,27 +256,36 @@ class StrategyFlags:
         """The specification; raises UsageError naming the flag that cannot be meant."""
         from mmlab.sim.spec import BacktestSpec, FillSpec, QuoteSpec
 
-        return BacktestSpec(
-            QuoteSpec(
-                self.quote_model,
-                self.half_spread_ticks,
-                self.gamma,
-                self.sigma,
-                self.sigma_window_s,
-                self.horizon_s,
-                self.quote_k,
-            ),
-            FillSpec(fill_model, self.fill_reach, self.seed, self.max_book_age_ms),
-            self.qty,
-            self.initial_cash,
-            self.initial_inventory,
-            self.max_inventory,
-            self.account,
-            self.entry_latency_ms,
-            self.cancel_latency_ms,
-            self.requote_interval_ms,
-            self.ttl_ms,
-            self.maker_fee,
-            self.taker_fee,
-            self.post_only,
+        deltas = () if self.ladder is None else numbers("--ladder", self.ladder)
+        model = "strategy" if self.strategy is not None else "ladder" if deltas else self.quote_model
+        quote = QuoteSpec(
+            model,
+            A=self.quote_A,
+            k=self.quote_k,
+            deltas=deltas,
+            **self._named("half_spread_ticks", "skew_ticks", "levels", "level_step_ticks", "gamma", "sigma",
+                          "sigma_method", "sigma_window_s", "sigma_halflife_s", "horizon", "horizon_s", "strategy"),
+        )  # fmt: skip
+        fill = FillSpec(
+            fill_model, self.fill_reach, **self._named("queue_cancels", "book_levels", "seed", "max_book_age_ms")
         )
+        return BacktestSpec(
+            quote, fill,
+            **self._named("qty", "initial_cash", "initial_inventory", "max_inventory", "account", "leverage",
+                          "entry_latency_ms", "cancel_latency_ms", "response_latency_ms", "latency_jitter",
+                          "latency_file", "feed_latency", "feed_floor_ms", "requote_interval_ms", "min_move_ticks",
+                          "orders_per_10s", "ttl_ms", "time_in_force", "post_only", "size_to_balance", "maker_fee",
+                          "taker_fee"),
+        )  # fmt: skip
+
+    def _named(self, *names: str) -> dict[str, Any]:
+        """These flags, whose fields have the same names."""
+        return {name: getattr(self, name) for name in names}
+
+
+def numbers(flag: str, text: str) -> tuple[float, ...]:
+    """Numbers between commas; raises UsageError."""
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"{flag} is {text!r}", remedy="give numbers between commas, like 1,2,3") from None

@@ -24,7 +24,13 @@ SHOWN = ("pnl_total", "realised_pnl", "unrealised_pnl", "fees", "max_drawdown", 
 SHOWN_HORIZON_S = 5
 Csv = Annotated[bool, option("--csv", help="Write the tables as CSV too, like orders_SYMBOL.csv.", panel=RUN)]
 FillModel = Annotated[
-    str, option("--fill-model", env="FILL_MODEL", help="trade_cross (the tape) or poisson (an intensity).", panel=FILLS)
+    str,
+    option(
+        "--fill-model",
+        env="FILL_MODEL",
+        help="trade_cross (prints), price_cross (books), poisson (an intensity) or hybrid (prints and intensity).",
+        panel=FILLS,
+    ),
 ]
 
 
@@ -51,8 +57,9 @@ def backtest(
 ) -> None:
     """Simulate a strategy order by order over recorded days.
 
-    Fills come from the tape (trade_cross: a print that reaches the order fills it) or from a calibrated
-    intensity (poisson). k is per tick everywhere; the quotes convert it to price themselves.
+    Fills come from the tape (trade_cross: a print that reaches the order fills it; price_cross: a book that
+    crosses it does) or from a calibrated intensity (poisson), or both (hybrid). k is per tick everywhere; the
+    quotes convert it to price themselves.
     """
     from mmlab.flows.backtest import IntensitySource
     from mmlab.flows.backtest import backtest as run

@@ -11,13 +11,13 @@ import polars as pl
 from mmlab.core import schemas
 from mmlab.core.errors import DataError, UsageError
 from mmlab.core.table import Table
+from mmlab.flows.market import files_manifest, read_market
 from mmlab.flows.run import Job, Progress, Run, begin, no_progress
 from mmlab.report.attribution import Mids, attribution, markouts
 from mmlab.report.metrics import metrics
 from mmlab.sim import events
 from mmlab.sim.intensity import Intensity
 from mmlab.sim.run import Result
-from mmlab.sim.run import run as simulate
 from mmlab.sim.spec import BacktestSpec
 from mmlab.store.csv_export import csv_name, to_csv
 from mmlab.store.parts import sha256
@@ -36,10 +36,11 @@ class BacktestResult:
 
 @dataclass(frozen=True)
 class Figures:
-    """What a run shows at its end."""
+    """What a run shows at its end, and what its manifest keeps of the files that it used."""
 
     metrics: pl.DataFrame
     attribution: pl.DataFrame
+    files: dict[str, object]
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def backtest(
     with begin(job, "backtest", None, progress) as run:
         intensity = source.load(run.instrument.tick_size)
         figures = simulate_into(run, spec, intensity, csv=csv)
-        made = {"intensity": intensity_manifest(source)}
+        made = {"intensity": intensity_manifest(source), **figures.files}
         path = run.commit({**asdict(spec), **made}, spec.fill.seed)
         return BacktestResult(path, figures.metrics, figures.attribution, run.warnings)
 
@@ -101,14 +102,12 @@ def intensity_manifest(source: IntensitySource) -> dict[str, object]:
 def simulate_into(run: Run, spec: BacktestSpec, intensity: Intensity, *, csv: bool = False) -> Figures:
     """Read the tape, simulate, write the tables into the run's folder, with `csv` as CSV too; returns the figures."""
     with run.step("read for backtest"):
-        depth = run.lake.read(run.refs, schemas.DEPTH, events.DEPTH_COLUMNS, require_rows=True)
-        trades = run.lake.live_prints(run.refs, events.TRADE_COLUMNS)
-        tape = events.tape(depth, trades, run.instrument)
-    check_intensity(run, spec, intensity, tape)
+        market = read_market(run, spec)
+    check_intensity(run, spec, intensity, market.tape)
     with run.step("simulate"):
-        found = simulate(tape, spec, intensity)
+        found = market.simulate(spec, intensity)
     with run.step("figures"):
-        made = tables(found, tape)
+        made = tables(found, market.tape)
     for table, frame in made:
         run.folder.write_table(table, frame)
         if csv:
@@ -117,7 +116,7 @@ def simulate_into(run: Run, spec: BacktestSpec, intensity: Intensity, *, csv: bo
         skipped = found.orders.filter(pl.col("action") == "SKIP")["reject_reason"].unique().sort().to_list()
         run.warn("no order was filled" + (f"; quotes were not sent because of {', '.join(skipped)}" if skipped else ""))
     by_name = {table.name: frame for table, frame in made}
-    return Figures(by_name["metrics"], by_name["attribution"])
+    return Figures(by_name["metrics"], by_name["attribution"], files_manifest(spec, market))
 
 
 def tables(found: Result, tape: events.Tape) -> list[tuple[Table, pl.DataFrame]]:
@@ -136,12 +135,13 @@ def tables(found: Result, tape: events.Tape) -> list[tuple[Table, pl.DataFrame]]
 
 def check_intensity(run: Run, spec: BacktestSpec, intensity: Intensity, tape: events.Tape) -> None:
     """Refuse a run that needs an intensity and has none; warn where a schedule covers a part only."""
-    needs_k = spec.quote.model == "avellaneda_stoikov" and spec.quote.k is None
-    if not (spec.fill.model == "poisson" or needs_k):
+    if not (spec.fill.clocks or spec.quote.needs):
         return
     if not intensity.start_ns.size:
-        what = "poisson fills need (A, k)" if spec.fill.model == "poisson" else "avellaneda_stoikov quotes need k"
-        raise UsageError(what, remedy="give --fill-params-file (from mmlab calibrate), or --A and --k, or --quote-k")
+        needs = " and ".join(spec.quote.needs)
+        what = f"{spec.fill.model} fills need (A, k)" if spec.fill.clocks else f"{spec.quote.model} quotes need {needs}"
+        flags = "".join(f", or --quote-{name}" for name in spec.quote.needs if not spec.fill.clocks)
+        raise UsageError(what, remedy=f"give --fill-params-file (from mmlab calibrate), or --A and --k{flags}")
     share = intensity.coverage(*tape.span_ns)
     if not math.isclose(share, 1.0):
         run.warn(f"the intensity covers {share:.1%} of the data; there are no quotes or poisson fills outside it")

@@ -16,6 +16,7 @@ import polars as pl
 from mmlab.core import schemas
 from mmlab.core.errors import MmlabError, UsageError
 from mmlab.flows.backtest import IntensitySource, check_intensity, intensity_manifest
+from mmlab.flows.market import read_tapes
 from mmlab.flows.run import Job, Progress, Run, begin, no_progress
 from mmlab.report.grid import column, wide
 from mmlab.report.metrics import metrics
@@ -59,7 +60,7 @@ def sweep(
     with begin(job, "sweep", None, progress) as run:
         intensity = source.load(run.instrument.tick_size)
         with run.step("read for sweep"):
-            tapes = read_tapes(run, grid, base)
+            tapes = read_tapes(run, list(grid.specs(base)))
         check_intensities(run, grid, base, intensity, tapes[max(tapes)])
         with run.step("simulate"):
             table = run_all(tapes, grid, base, intensity, sort_by, progress, threads or os.cpu_count() or 1)
@@ -68,16 +69,6 @@ def sweep(
         warn_of_idle(run, table, len(grid))
         content = {**told(base, grid), "intensity": intensity_manifest(source), "sort_by": sort_by}
         return SweepResult(run.commit(content, None if "seed" in grid.names else base.fill.seed), table, run.warnings)
-
-
-def read_tapes(run: Run, grid: Grid, base: BacktestSpec) -> dict[int, events.Tape]:
-    """The days read once, and the tape for each number of book levels that a run fills from."""
-    specs = {(spec.fill.book_levels, spec.feed_recorded) for spec in grid.specs(base)}
-    levels, event_time = sorted({n for n, _ in specs}), any(recorded for _, recorded in specs)
-    contract = schemas.depth(max(levels[-1], schemas.LEVELS))
-    depth = run.lake.read(run.refs, contract, events.depth_columns(levels[-1], event_time), require_rows=True)
-    trades = run.lake.live_prints(run.refs, events.TRADE_COLUMNS)
-    return {n: events.tape(depth.select(events.depth_columns(n, event_time)), trades, run.instrument) for n in levels}
 
 
 def told(base: BacktestSpec, grid: Grid) -> dict[str, Any]:

@@ -45,7 +45,9 @@ def walkforward(
         progress("walkforward", 1, 2)
         figures = simulate_into(run, spec, Intensity.scheduled(entries(schedule.windows)), csv=csv)
         progress("walkforward", 2, 2)
-        path = run.commit({"calibration": schedule.spec.flat(), **asdict(rolling), **asdict(spec)}, spec.fill.seed)
+        path = run.commit(
+            {"calibration": schedule.spec.flat(), **asdict(rolling), **asdict(spec), **figures.files}, spec.fill.seed
+        )
         truth = [piece for ref in (*run.also, *run.refs) for piece in run.lake.manifest(ref).truth.get("pieces", [])]
         return WalkforwardResult(
             path, schedule.windows, schedule.fits, figures.metrics, figures.attribution, truth, run.warnings
