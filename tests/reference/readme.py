@@ -17,6 +17,7 @@ from pathlib import Path
 README = Path(__file__).resolve().parent.parent.parent / "README.md"
 MMLAB = [sys.executable, "-c", "from mmlab.cli.app import main; main()"]
 UNSET = ("SYMBOL", "DAY", "RUN_ID", "DATA_ROOT", "OUT_ROOT", "VENUE", "WINDOW", "STREAMS")
+FILE = re.compile(r"```python\n# (?P<name>\w+\.py)\n(?P<text>.*?)```", re.DOTALL)
 BLOCK = re.compile(r"```console\n\$ (?P<command>[^\n]*)\n(?P<output>.*?)```", re.DOTALL)
 
 
@@ -26,7 +27,9 @@ def blocks() -> list[tuple[str, str]]:
 
 
 def run_all(folder: Path) -> Iterator[tuple[str, subprocess.CompletedProcess[str]]]:
-    """Run every command in the README's order, in `folder`."""
+    """Run every command in the README's order, in `folder`, where its Python files lie."""
+    for found in FILE.finditer(README.read_text()):
+        (folder / found["name"]).write_text(found["text"])
     environment = {k: v for k, v in os.environ.items() if k not in UNSET}
     environment |= {"COLUMNS": "120", "NO_COLOR": "1"}
     for command, _ in blocks():

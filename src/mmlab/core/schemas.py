@@ -361,6 +361,19 @@ SWEEP = Table(
     order=("number",),
 )
 
+FILL_MODELS = Table(
+    "fill_models",
+    "what was set, or one figure of what came of it, in a run of one strategy under one of several fill models",
+    (
+        Column("number", pl.Int64, "number of the fill model, from 1, in the order of the comparison", low=1),
+        *SWEEP.columns[1:4],
+        Column("text", pl.String, "what was set; null for a metric", nullable=True),
+        SWEEP.columns[5],
+    ),
+    key=SWEEP.key,
+    order=SWEEP.order,
+)
+
 HORIZONS_S = (1, 5, 30, 60)
 COMPONENTS = ("spread_earned", "adverse_selection", "inventory", "fees")
 
@@ -417,5 +430,5 @@ MARKOUTS = Table(
 LAKE_TABLES = (
     DEPTH, DIFFS, SNAPSHOTS, TRADES, AGG_TRADES, BOOK_TICKER, EVENTS, GAPS, QUARANTINE, LATENCY, BARS, FUNDING,
 )  # fmt: skip
-RUN_TABLES = (*CALIBRATION_TABLES, ORDERS, FILLS, STATE, METRICS, ATTRIBUTION, MARKOUTS, SWEEP)
+RUN_TABLES = (*CALIBRATION_TABLES, ORDERS, FILLS, STATE, METRICS, ATTRIBUTION, MARKOUTS, SWEEP, FILL_MODELS)
 TABLES = {table.name: table for table in LAKE_TABLES + RUN_TABLES}

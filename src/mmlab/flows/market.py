@@ -10,7 +10,7 @@ import polars as pl
 from polars.exceptions import PolarsError
 
 from mmlab.core import schemas
-from mmlab.core.errors import UsageError
+from mmlab.core.errors import TableError, UsageError
 from mmlab.flows import strategy_file
 from mmlab.flows.run import Run
 from mmlab.sim import events, latency
@@ -48,7 +48,12 @@ def read_tapes(run: Run, specs: Sequence[BacktestSpec]) -> dict[int, events.Tape
     """The days read once, and the tape for each number of book levels that a specification fills from."""
     levels, event_time = sorted({s.fill.book_levels for s in specs}), any(s.feed_recorded for s in specs)
     contract = schemas.depth(max(levels[-1], schemas.LEVELS))
-    depth = run.lake.read(run.refs, contract, events.depth_columns(levels[-1], event_time), require_rows=True)
+    try:
+        depth = run.lake.read(run.refs, contract, events.depth_columns(levels[-1], event_time), require_rows=True)
+    except TableError as error:
+        if f"bid_px_{levels[-1]}" in error.message:
+            raise UsageError(f"--book-levels is {levels[-1]}, the days have fewer", remedy="give fewer") from None
+        raise
     trades = run.lake.live_prints(run.refs, events.TRADE_COLUMNS)
     return {n: events.tape(depth.select(events.depth_columns(n, event_time)), trades, run.instrument) for n in levels}
 

@@ -6,6 +6,7 @@ Drawn through matplotlib's object interface: no pyplot, no global state.
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib.dates as mdates
@@ -69,10 +70,15 @@ def values(frame: pl.DataFrame, name: str) -> npt.NDArray[Any]:
     return times(column) if name == "recv_ns" else column
 
 
-def canvas(title: str, height: float = 3.4, rows: int = 1) -> tuple[Figure, list[Axes]]:
-    """A figure of `rows` panels that share their x axis; a second line of `title` is set small."""
+def canvas(
+    title: str, height: float = 3.4, rows: int = 1, heights: Sequence[int] | None = None
+) -> tuple[Figure, list[Axes]]:
+    """A figure of `rows` panels that share their x axis, their heights alike or in these proportions.
+
+    A second line of `title` is set small.
+    """
     figure = Figure(figsize=(10, height), dpi=DPI, layout="constrained", facecolor="white")
-    axes: list[Axes] = list(figure.subplots(rows, 1, sharex=True, squeeze=False)[:, 0])
+    axes: list[Axes] = list(figure.subplots(rows, 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0])
     head, _, small = title.partition("\n")
     figure.suptitle(head, x=0.012, ha="left", fontsize=11, color=INK, fontweight="bold")
     axes[0].set_title(small, loc="left", fontsize=8.5, color=MUTED)
@@ -99,7 +105,10 @@ def _time_axis(ax: Axes) -> str:
     """Ticks in UTC; returns the axis' label, with the days that it covers."""
     locator = mdates.AutoDateLocator(tz="UTC", maxticks=12)  # type: ignore[no-untyped-call]
     ax.xaxis.set_major_locator(locator)
-    form = mdates.ConciseDateFormatter(locator, tz="UTC", show_offset=False)  # type: ignore[no-untyped-call]
+    formats = ["%Y", "%b", "%d", "%H:%M", "%H:%M", "%H:%M:%S.%f"]
+    form = mdates.ConciseDateFormatter(  # type: ignore[no-untyped-call]
+        locator, tz="UTC", formats=formats, show_offset=False
+    )
     ax.xaxis.set_major_formatter(form)
     ax.margins(x=0.01)
     first, last = (day_of_ns(round(x * NS_PER_DAY)) for x in ax.dataLim.intervalx - (0, 1e-9))  # an end at midnight
@@ -112,3 +121,9 @@ def says(title: str, message: str) -> Figure:
     ax.set_axis_off()
     ax.text(0.5, 0.5, message, ha="center", va="center", fontsize=12, color=MUTED, transform=ax.transAxes)
     return figure
+
+
+def says_of(figure: Figure) -> str:
+    """What a figure says in words: its title and the small line below it."""
+    small = figure.axes[0].get_title(loc="left") if figure.axes else ""
+    return ". ".join(text for text in (figure.get_suptitle(), small) if text)

@@ -32,11 +32,17 @@ def whole(values: npt.NDArray[np.float64], grid: Grid) -> Ints:
     return np.array([int(step.to_integral_value()) for step in exact], np.int64)
 
 
-def dot(a: Ints, b: Ints) -> int:
-    """The sum of a * b, exactly, however large."""
-    if float(np.abs(a).max(initial=0)) * float(np.abs(b).max(initial=0)) >= ROOM:
-        return sum(x * y for x, y in zip(a.tolist(), b.tolist(), strict=True))
-    return total(a * b)
+def dot(a: Ints, b: Ints, c: Ints | None = None) -> int:
+    """The sum of a * b, or of a * b * c, exactly, however large."""
+    if c is not None and _most(a) * _most(c) < ROOM:
+        a, c = a * c, None
+    if c is None and _most(a) * _most(b) < ROOM:
+        return total(a * b)
+    if c is None and _most(a) * PART < ROOM and _most(b) < PART * PART:
+        return int(total(a * (b // PART)) * PART + total(a * (b % PART))) if _most(b) / PART * _most(a) < ROOM else _slow(a, b)
+    return _slow(a, b, c)
+
+
 
 
 def total(a: Ints) -> int:

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 
 from mmlab.core.schemas import FAMILIES
 from mmlab.core.spans import NS_PER_MS, NS_PER_S
+from mmlab.report.backtest_markers import colour_by_markout, draw_fills, markout_bps, thinned
 from mmlab.report.bands import LIMITS, across, bars, by_distance, curve_band, log_axis, shade_unfitted, stairs, steps
 from mmlab.report.canvas import INK, MUTED, canvas, finish, png, says, thin, times, values
 
@@ -24,23 +25,29 @@ __all__ = ["equity", "families", "fills_on_price", "intensity", "inventory", "pa
 BUY, SELL, LOSS = "#0072b2", "#d55e00", "#c0392b"  # blue and vermilion: apart for colour-blind eyes too
 MID, TRUTH = "#3e4c59", "#009e73"
 SIDE_COLOUR = {"bid": BUY, "ask": SELL, "both": INK}
+MOST_STEPS = 3_000  # rows of `state` that are drawn strongly
 FAMILY_STYLE = {"exponential": (BUY, "-"), "power_law": (SELL, "--"), "monotone": ("#aa3377", ":")}
 
 
 def equity(state: pl.DataFrame) -> Figure:
-    """Change of the mark-to-market value since the start, with the drawdown from its running peak shaded."""
+    """Change of the mark-to-market value since the start; below it the drawdown from its highest so far."""
     if state.is_empty():
         return says("Profit and loss", "no state rows: the run made no decision")
     change = pl.col("mtm_value") - pl.col("mtm_value").first()
-    frame = state.select("recv_ns", change=change, peak=change.cum_max())
-    worst, end = float((frame["change"] - frame["peak"]).to_numpy().min()), float(frame["change"][-1])
+    frame = state.select("recv_ns", change=change, drawdown=change - change.cum_max())
+    worst, end = float(frame["drawdown"].to_numpy().min()), float(frame["change"][-1])
+    figure, (top, low) = canvas(
+        f"Profit and loss: {signed(end)} at the end, deepest drawdown {signed(worst)}", 4.6, rows=2, heights=(2, 1)
+    )
     shown = thin(frame, "change")
-    figure, (ax,) = canvas(f"Profit and loss: {_signed(end)} at the end, deepest drawdown {_signed(worst)}")
-    x, y, peak = (values(shown, name) for name in ("recv_ns", "change", "peak"))
-    ax.fill_between(x, y, peak, step="post", color=LOSS, alpha=0.22, linewidth=0, label="drawdown")
-    ax.step(x, y, where="post", color=INK, linewidth=1.2, label="value change")
-    ax.axhline(0, color=MUTED, linewidth=0.8)
-    finish(ax, "change of mtm value, quote currency")
+    top.step(values(shown, "recv_ns"), values(shown, "change"), where="post", color=INK, lw=1.2, label="value change")
+    top.axhline(0, color=MUTED, linewidth=0.8)
+    finish(top, "change of mtm value,\nquote currency", legend=False)
+    shown = thin(frame, "drawdown")
+    x, y = values(shown, "recv_ns"), values(shown, "drawdown")
+    low.fill_between(x, y, 0, step="post", color=LOSS, alpha=0.3, linewidth=0, label="drawdown")
+    low.step(x, y, where="post", color=LOSS, linewidth=0.8)
+    finish(low, "drawdown,\nquote currency", legend=False)
     return figure
 
 
@@ -61,26 +68,30 @@ def inventory(state: pl.DataFrame) -> Figure:
 
 
 def fills_on_price(state: pl.DataFrame, fills: pl.DataFrame) -> Figure:
-    """Mid, own quotes, and fills at their prices: buys point up, sells point down."""
+    """Mid, own quotes, and fills at their prices: buys point up, sells point down.
+
+    fills: FILLS, or MARKOUTS, whose fills are coloured by where the mid went in the 5 s after them.
+    """
     if state.is_empty():
         return says("Fills on price", "no state rows: the run made no decision")
     bought, sold = (fills.filter(pl.col("side") == side) for side in (1, -1))
-    count = f"{bought.height:,} buys, {sold.height:,} sells" if fills.height else "no fills in this run"
-    figure, (ax,) = canvas(f"Fills on price: {count}", height=4.4)
+    count = f"{bought.height:,} buys, {sold.height:,} sells" if fills.height else "no fills"
+    figure, (ax,) = canvas(f"Fills on price: {count}{thinned(fills)}", height=4.6)
+    strong = state.height < MOST_STEPS
     for name, colour, label in (("bid_px", BUY, "own bid"), ("ask_px", SELL, "own ask")):
         shown = thin(state, name)
-        ax.step(
-            values(shown, "recv_ns"), values(shown, name), where="post", color=colour, alpha=0.35, lw=0.7, label=label
-        )
+        x, y = values(shown, "recv_ns"), values(shown, name)
+        ax.step(x, y, where="post", color=colour, alpha=1 if strong else 0.35, lw=1 if strong else 0.7, label=label)
     shown = thin(state, "mid")
     ax.step(values(shown, "recv_ns"), values(shown, "mid"), where="post", color=MID, linewidth=0.7, label="mid")
-    size = float(np.clip(9_000 / (fills.height + 1), 14, 42))
-    for part, marker, colour, label in ((bought, "^", BUY, "buy"), (sold, "v", SELL, "sell")):
-        shown = thin(part, "price")
-        x, y = values(shown, "recv_ns"), values(shown, "price")
-        ax.scatter(x, y, s=size, marker=marker, color=colour, edgecolors="white", lw=0.3, zorder=3, label=label)
+    bps = markout_bps(fills)
+    colours = (BUY, SELL) if bps.is_empty() else (MUTED, MUTED)
+    parts = zip((bought, sold), ("^", "v"), colours, ("buy", "sell"), strict=True)
+    drawn = [draw_fills(ax, *part) for part in parts]
     ax.ticklabel_format(axis="y", useOffset=False)
     finish(ax, "price, quote currency")
+    if not bps.is_empty():
+        colour_by_markout(figure, ax, bps, drawn)
     return figure
 
 
@@ -186,7 +197,10 @@ def _lowest(measured: pl.DataFrame) -> float:
     return float(lows.min())
 
 
-def _signed(value: float) -> str:
+def signed(value: float) -> str:
+    """With its sign, in four digits below 1,000."""
+    if value == 0:
+        return "0"
     return f"{value:+,.4g}" if abs(value) < 1_000 else f"{value:+,.0f}"
 
 

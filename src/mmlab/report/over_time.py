@@ -16,6 +16,7 @@ from mmlab.core.spans import NS_PER_MIN, NS_PER_S
 from mmlab.report.exact import Ints, dot, quantum_grid, whole
 
 MINUTES_A_YEAR = 525_960  # 365.25 days
+DENSE = 1 << 20  # positions, in lots, that are counted in a table of all that lie between the least and the largest
 
 
 def held_ns(state: pl.DataFrame) -> Ints:
@@ -26,8 +27,12 @@ def held_ns(state: pl.DataFrame) -> Ints:
 def share(state: pl.DataFrame, holds: pl.Expr) -> float | None:
     """The part of the time during which `holds`; None if no time passed."""
     held = held_ns(state)
-    passed = int(held.sum())
-    return int(held[state.select(holds).to_series().to_numpy()].sum()) / passed if passed else None
+    return part(int(held[state.select(holds).to_series().to_numpy()].sum()), int(held.sum()))
+
+
+def part(ns: int, passed_ns: int) -> float | None:
+    """One time as part of another; None if no time passed."""
+    return ns / passed_ns if passed_ns else None
 
 
 def quoted(state: pl.DataFrame) -> dict[str, float | None]:
@@ -50,7 +55,11 @@ def sharpe(state: pl.DataFrame, instrument: Instrument) -> float | None:
     """
     ns = state["recv_ns"].to_numpy()
     looks = np.arange(ns[0], ns[-1] + 1, NS_PER_MIN)
-    value = state["mtm_value"].to_numpy()[np.searchsorted(ns, looks, side="right") - 1]
+    return sharpe_of(state["mtm_value"].to_numpy()[np.searchsorted(ns, looks, side="right") - 1], instrument)
+
+
+def sharpe_of(value: npt.NDArray[np.float64], instrument: Instrument) -> float | None:
+    """`sharpe` of the account's values as they were looked at, shape (looks,)."""
     exact = whole(value, quantum_grid(instrument, 2)).tolist()
     profits = [after - before for before, after in pairwise(exact)]
     n, earned = len(profits), sum(profits)
@@ -64,9 +73,15 @@ def max_drawdown(state: pl.DataFrame, instrument: Instrument) -> float:
     """Largest fall of the mark-to-market value from its highest so far, as a positive number."""
     value = state["mtm_value"].to_numpy()
     highest = np.maximum.accumulate(value)
-    at, grid = int(np.argmax(highest - value)), quantum_grid(instrument, 2)
-    high, low = whole(np.array([highest[at], value[at]]), grid).tolist()
-    return float(Fraction(high - low, grid.den))
+    at = int(np.argmax(highest - value))
+    return fall(float(highest[at]), float(value[at]), instrument)
+
+
+def fall(high: float, low: float, instrument: Instrument) -> float:
+    """How far it is from one value of the account to another, exactly, rounded once."""
+    grid = quantum_grid(instrument, 2)
+    steps = whole(np.array([high, low]), grid)
+    return float(Fraction(int(steps[0]) - int(steps[1]), grid.den))
 
 
 def drawdown_duration(state: pl.DataFrame) -> float:
@@ -92,10 +107,24 @@ class Positions:
         """From a `state` table."""
         held = state["inventory"].to_numpy()
         first = np.flatnonzero(np.diff(held, prepend=np.nan) != 0)  # rows at which the position changed
-        lots, which = np.unique(whole(held[first], instrument.lots), return_inverse=True)
-        ns = np.zeros(lots.size, np.int64)
-        np.add.at(ns, which, np.diff(state["recv_ns"].to_numpy()[first], append=state["recv_ns"][-1]))
-        return cls(lots[ns > 0], ns[ns > 0], Fraction(instrument.lots.num, instrument.lots.den))
+        changed_ns = state["recv_ns"].to_numpy()[first]
+        return cls.since(changed_ns, whole(held[first], instrument.lots), state["recv_ns"][-1], instrument)
+
+    @classmethod
+    def since(cls, ns: Ints, lots: Ints, end_ns: int, instrument: Instrument) -> Positions:
+        """From the times at which a position was taken, and the position from then on, shape (changes,)."""
+        held, low = np.diff(ns, append=end_ns), int(lots.min())
+        if int(lots.max()) - low < DENSE:
+            sums = np.zeros(int(lots.max()) - low + 1, np.int64)
+            np.add.at(sums, lots - low, held)
+            found = np.flatnonzero(sums)
+            kept, spent = found + low, sums[found]
+        else:
+            kept, which = np.unique(lots, return_inverse=True)
+            spent = np.zeros(kept.size, np.int64)
+            np.add.at(spent, which, held)
+            kept, spent = kept[spent > 0], spent[spent > 0]
+        return cls(kept, spent, Fraction(instrument.lots.num, instrument.lots.den))
 
     def figures(self) -> dict[str, float | None]:
         """Mean, deviation and quantiles, weighted by time, in base currency; all None if no time passed."""
@@ -110,7 +139,7 @@ class Positions:
     def deviation(self) -> float:
         """The root of the position's mean squared distance from its mean over time."""
         passed, first = int(self.ns.sum()), dot(self.lots, self.ns)
-        second = sum(lots * lots * ns for lots, ns in zip(self.lots.tolist(), self.ns.tolist(), strict=True))
+        second = dot(self.lots, self.ns, self.lots)
         return math.sqrt(self.unit**2 * Fraction(second * passed - first * first, passed * passed))
 
     def quantile(self, percent: int) -> float:

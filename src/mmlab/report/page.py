@@ -17,10 +17,32 @@ MOST_ROWS = 200  # of a table; the rest is in the run's Parquet files
 HEAD = ("kind", "method", "symbol", "day", "run_id")
 CAPTIONS = {
     "equity": "Change of cash plus inventory at the mid since the start, in quote currency; "
-    "shaded is the drawdown, how far the value lies below its highest so far.",
+    "below it the drawdown, how far the value lies under its highest so far.",
     "inventory": "Position in base currency after every decision and fill; above zero is long, below is short.",
-    "fills_on_price": "Mid, own best quotes and fills in quote currency; triangles that point up are buys, down sells, "
-    "each at the price it was filled at.",
+    "fills_on_price": "The whole run, thinned to what can be seen: mid, own best quotes that were not being cancelled, "
+    "and fills at their prices. Triangles that point up are buys, down sells; blue ones were followed by a move of the "
+    "mid in their favour, red ones by a move against them, grey ones by the end of the run.",
+    "quotes_close_up": "The same for the stretch with the most fills: own quotes as they stood, a gap where there was "
+    "none. A quote is drawn from the decision on, and can be filled from one entry latency later.",
+    "where_it_came_from": "Spread earned: the mid less the price of each fill. Adverse selection: what the mid did in "
+    "the 5 s after it. Inventory: what it did after that, to the last mid. With the fees these are the whole profit.",
+    "attribution_by_horizon": "The same with adverse selection ending sooner or later after the fill: what moves "
+    "between it and inventory. Quote currency; fills_cut were followed to the end of the run, which came sooner.",
+    "markouts": "Where the mid went after the fills, above zero in their favour, in 1/10,000 of the mid at the fill: "
+    "compare it with the fees. Above, how far they scatter; below, on a scale of its own, the means: while the ring "
+    "lies above zero, the spread earned was more than the mid took back.",
+    "markouts_by_horizon": "In 1/10,000 of the mid at the fill; each fill counts by its notional. low and high: the "
+    "95% interval of the mean, clustered over blocks of time, as neighbouring fills share their moves. kept: mean of "
+    "spread earned and markout. cut: fills so near the end of the run that the markout is not known.",
+    "latency": "The part of the orders that waited no longer than this. Cancels are all that were sent, also those "
+    "that a fill came before; an order that was never filled has no wait for a fill.",
+    "latency_table": "Times from the orders' own rows, in ms.",
+    "quoted": "In each stretch of time the part with an own bid and ask at work (sent, and not being cancelled), "
+    "with one of them only, or with none.",
+    "fill_models": "One strategy, one tape, only the rule that fills its orders differs: dot: profit; bars: its parts. "
+    "Between them lies what this backtest cannot know; a strategy that pays under the kindest rule only does not pay.",
+    "fill_models_side_by_side": "Money in quote currency; the parts are those of fills followed for 5 s; fill_ratio: "
+    "part of the orders sent that were filled at least in part.",
     "intensity": "Hits per second and side against the distance from the mid in ticks, on a log scale: "
     "the model is a straight line there, and bars that miss it say where it does not hold.",
     "families": "The measured rates of both sides and every curve fitted to them, joined from distance to distance; "
@@ -85,10 +107,12 @@ def render(
     metrics: pl.DataFrame | None,
     figures: Mapping[str, bytes],
     tables: Mapping[str, pl.DataFrame],
+    alts: Mapping[str, str] | None = None,
 ) -> str:
     """One page. metrics: METRICS rows or None; figures: PNG bytes by name; tables: frames by name, in order.
 
-    Figures named as the functions of figures.py get their captions. Header, warnings and the collapsed
+    alts: in words what a figure shows, by name.
+    Figures and tables that are named in CAPTIONS get their captions. Header, warnings and the collapsed
     sections come from the manifest, whose unknown keys are shown as they stand.
     """
     parts = [
@@ -96,7 +120,7 @@ def render(
         _header(manifest),
         *(f'<p class="warning">{escape(str(text))}</p>' for text in manifest.get("warnings", ())),
         _tiles(metrics),
-        *(_figure(name, image) for name, image in figures.items()),
+        *(_figure(name, image, (alts or {}).get(name, "")) for name, image in figures.items()),
         *(_section(name, frame) for name, frame in tables.items()),
         _provenance(manifest),
     ]
@@ -126,11 +150,11 @@ def _tiles(metrics: pl.DataFrame | None) -> str:
     return f'<h2>Metrics</h2>\n<div class="tiles">{"".join(tiles)}</div>'
 
 
-def _figure(name: str, image: bytes) -> str:
+def _figure(name: str, image: bytes, alt: str) -> str:
     label, caption = escape(_heading(name)), CAPTIONS.get(name, "")
     data = base64.b64encode(image).decode("ascii")
     return (
-        f'<h2>{label}</h2>\n<figure><img alt="{label}" src="data:image/png;base64,{data}">'
+        f'<h2>{label}</h2>\n<figure><img alt="{escape(alt) or label}" src="data:image/png;base64,{data}">'
         f"<figcaption>{escape(caption)}</figcaption></figure>"
     )
 
@@ -146,7 +170,8 @@ def _section(name: str, frame: pl.DataFrame) -> str:
     )
     more = f'<p class="note">First {MOST_ROWS:,} of {frame.height:,} rows.</p>' if frame.height > MOST_ROWS else ""
     table = f'<div class="scroll"><table><tr>{head}</tr>\n{rows}</table></div>'
-    return f"<h2>{escape(_heading(name))}</h2>\n{table}{more}"
+    said = f'<p class="note">{escape(CAPTIONS[name])}</p>' if name in CAPTIONS else ""
+    return f"<h2>{escape(_heading(name))}</h2>\n{table}{said}{more}"
 
 
 def _provenance(manifest: Mapping[str, Any]) -> str:

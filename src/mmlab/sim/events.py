@@ -13,6 +13,7 @@ import polars as pl
 
 from mmlab.core.errors import DataError
 from mmlab.core.instrument import Instrument
+from mmlab.core.kernels import kernel
 
 DEPTH_COLUMNS = (
     "recv_ns", "recv_seq", "run_id", "epoch_id", "bid_px_1", "bid_qty_1", "ask_px_1", "ask_qty_1",
@@ -20,6 +21,7 @@ DEPTH_COLUMNS = (
 TRADE_COLUMNS = ("recv_ns", "recv_seq", "price", "qty")
 Ints = npt.NDArray[np.int64]
 SIDES = ("bid", "ask")
+GAP_PRINTS, GAP_HIGH, GAP_LOW = range(3)
 
 
 def depth_columns(levels: int = 1, event_time: bool = False) -> tuple[str, ...]:
@@ -64,11 +66,30 @@ class Tape:
         columns = (self.print_ns, self.print_seq, self.price, self.lots)
         return np.column_stack([column[first:] for column in columns])
 
+    @cached_property
+    def gaps(self) -> Ints:
+        """What is printed between the frame before and each frame, shape (n_frames, 3): how many of `prints` there are
+        before the frame, and the highest and lowest price of those since the frame before."""
+        return _gaps(self.frames, self.prints)
+
     @property
     def span_ns(self) -> tuple[int, int]:
         """First frame and last event."""
         last = max(int(self.frame_ns[-1]), int(self.print_ns[-1]) if self.print_ns.size else 0)
         return int(self.frame_ns[0]), last
+
+
+@kernel
+def _gaps(frames: Ints, prints: Ints) -> Ints:
+    """`Tape.gaps`: one walk along both."""
+    gaps, p = np.empty((frames.shape[0], 3), np.int64), 0
+    for i in range(frames.shape[0]):
+        high, low, ns = -(2**62), 2**62, frames[i, 0]
+        while p < prints.shape[0] and (prints[p, 0] < ns or (prints[p, 0] == ns and prints[p, 1] < frames[i, 1])):
+            high, low = max(high, prints[p, 2]), min(low, prints[p, 2])
+            p += 1
+        gaps[i, GAP_PRINTS], gaps[i, GAP_HIGH], gaps[i, GAP_LOW] = p, high, low
+    return gaps
 
 
 def tape(depth: pl.DataFrame, trades: pl.DataFrame, instrument: Instrument) -> Tape:

@@ -134,20 +134,25 @@ def look(t: int, w: World) -> None:
 
 @kernel
 def answer(bid: float, ask: float, bid_qty: float, ask_qty: float, w: World) -> None:
-    """A user's strategy has spoken: prices to the grid, outward; lots floored; nan for no order on a side."""
-    P = w.P
+    """A user's strategy has spoken: prices to the grid, outward, and, post-only, no further than short of the touch;
+    lots floored; nan for no order on a side."""
+    P, now = w.P, w.S[at.FRAME_AT] - 1
     most = at.MOST_QUANTA / max(P[at.QTY] * P[at.PER], 1)
+    highest, lowest = int(most), -int(most)
+    if P[at.POST_ONLY] == 1:
+        highest, lowest = w.frames[now, at.ASK] - 1, w.frames[now, at.BID] + 1
     for s in range(2):
         price, qty = (bid, bid_qty) if s == 0 else (ask, ask_qty)
-        ticks = min(price * P[at.TICK_DEN] / P[at.TICK_NUM], most)
+        ticks = min(max(price * P[at.TICK_DEN] / P[at.TICK_NUM], -most), most)
         lots = int(min(qty * P[at.LOT_DEN] / P[at.LOT_NUM], most) + USERS_HAIR) if qty > 0.0 else 0
         for i in range(w.W.shape[1]):
-            row = w.W[s, i]
+            row, out = w.W[s, i], w.F[at.OUTWARD + i]
             row[at.WANT_PRICE], row[at.WANT_LOTS] = 0, 0
-            if np.isnan(ticks):
+            if np.isnan(price):
                 continue
             if s == 0:
-                row[at.WANT_PRICE] = max(int(np.floor(ticks - w.F[at.OUTWARD + i] + USERS_HAIR)), 0)
+                highest = min(int(np.floor(ticks - out + USERS_HAIR)), highest)
             else:
-                row[at.WANT_PRICE] = max(int(np.ceil(ticks + w.F[at.OUTWARD + i] - USERS_HAIR)), 0)
-            row[at.WANT_LOTS] = lots
+                lowest = max(int(np.ceil(ticks + out - USERS_HAIR)), lowest)
+            row[at.WANT_PRICE], row[at.WANT_LOTS] = max(highest if s == 0 else lowest, 0), lots
+            highest, lowest = (highest - 1, lowest) if s == 0 else (highest, lowest + 1)
