@@ -18,8 +18,9 @@ from benchmarks.coverage import studies, tables
 
 PAGE = Path(__file__).parent.parent / "docs" / "coverage.md"
 SEEDS, PROCESSES = 1_000, 2
-FEWER = {"sweeps": 5, "million": 50}  # one seed in so many: these compare markets, or are long
-FIRST_SEED = {"constant": 0, "changing": 1_000_000, "bursts": 2_000_000, "sweeps": 3_000_000, "million": 4_000_000}
+FEWER = {"sweeps": 5, "million": 50, "own": 5}  # one seed in so many: these compare markets, or are long
+FIRST_SEED = {"constant": 0, "changing": 1_000_000, "bursts": 2_000_000, "sweeps": 3_000_000, "million": 4_000_000,
+              "own": 5_000_000}  # fmt: skip
 
 
 def number(name: str, seeds: int) -> int:

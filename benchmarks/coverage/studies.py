@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -10,17 +11,28 @@ import polars as pl
 from benchmarks.coverage import markets
 from mmlab.calib.families import fits
 from mmlab.calib.fit import curves
+from mmlab.calib.own import from_orders
 from mmlab.calib.points import BLOCKS, windows
 from mmlab.calib.run import Tape, bucketed, ladder, rolling
 from mmlab.calib.schedule import dispersion
-from mmlab.calib.spec import FitSpec, ProbeSpec, ScheduleSpec
+from mmlab.calib.spec import DEFAULT_DELTAS, FitSpec, ProbeSpec, ScheduleSpec
 from mmlab.core.schemas import COUNT_RULES, FIT_METHODS
 from mmlab.core.spans import NS_PER_MIN
+from mmlab.sim import events
+from mmlab.sim.intensity import Intensity
+from mmlab.sim.run import run
+from mmlab.sim.spec import BacktestSpec, FillSpec, QuoteSpec
+from mmlab.tape.synth import chunks
 
 COUNTS = ("first_hit", "sweeps")
 NESTED = "nested_mle"
 PRINTS_PER_ORDER = (1, 3, 10, 30)
 LONG_H, LONG_PRINTS_PER_S = 24.0, 12.0  # a million prints
+SKEWED = QuoteSpec("inventory_skew", half_spread_ticks=6.0, skew_ticks=1.0)
+HELD = QuoteSpec("ladder", deltas=tuple(float(delta) for delta in DEFAULT_DELTAS))
+AT_ONCE: dict[str, Any] = {
+    "account": "margin", "entry_latency_ms": 0, "cancel_latency_ms": 0, "maker_fee": 0.0, "requote_interval_ms": 1,
+}  # fmt: skip
 INSIDE, ACROSS = ScheduleSpec(5, 5), ScheduleSpec(20, 10)  # spans within a piece, and over two of them
 
 
@@ -106,3 +118,18 @@ def million(seed: int) -> pl.DataFrame:
     made = [quick(tape, count, method) for count in COUNTS for method in FIT_METHODS]
     both = pl.concat(made).filter(pl.col("side") == "both")
     return labelled(both, prints=tape.trades.height, true_A=markets.A, true_k=markets.K)
+
+
+def own(seed: int) -> pl.DataFrame:
+    """Half an hour in which orders are filled by the clocks of a known (A, k), calibrated on those orders: one a side
+    that goes whenever the mid moves, and a ladder whose levels take over orders as it does."""
+    market = markets.spec(seed)
+    depth, trades = (pl.concat(parts) for parts in zip(*chunks(market), strict=True))
+    tape = events.tape(depth, trades, market.instrument)
+    parts = []
+    for quotes in (SKEWED, HELD):
+        spec = BacktestSpec(quotes, FillSpec("poisson", seed=seed), **AT_ONCE)
+        found = run(tape, spec, Intensity.constant(markets.A, markets.K))
+        made = from_orders(found.orders, found.fills, found.state, market.instrument, FitSpec()).fits
+        parts.append(labelled(made.filter(pl.col("side") == "both"), quotes=quotes.model, fills=found.fills.height))
+    return labelled(pl.concat(parts), seed=seed, true_A=markets.A, true_k=markets.K)

@@ -226,6 +226,20 @@ def families(rows: pl.DataFrame) -> str:
     return markdown(head, lines)
 
 
+def own(rows: pl.DataFrame) -> str:
+    """Bias, scatter, errors and coverage of what a backtest's own orders give back."""
+    lines = []
+    for (quotes,), of in both_sides(rows).group_by(["quotes"], maintain_order=True):
+        for name in "Ak":
+            covers = [share(covered(of, name, kind)) for kind in (FISHER, ROBUST)]
+            lines.append((quotes, name, f"{mean(of['fills']):,.0f}", bias(of, name), *spreads(of, name), *covers))
+    head = (
+        "quotes", "of", "fills", "bias", "scatter", "mean Fisher s.e.", "mean robust s.e.", "Fisher covers",
+        "robust covers",
+    )  # fmt: skip
+    return markdown(head, lines)
+
+
 def named(found: dict[str, pl.DataFrame]) -> Sequence[tuple[str, str]]:
     """(mark, text) of every table."""
     return (
@@ -237,4 +251,5 @@ def named(found: dict[str, pl.DataFrame]) -> Sequence[tuple[str, str]]:
         ("sweeps", sweeps(found["sweeps"])),
         ("million", million(found["million"])),
         ("families", families(found["constant"])),
+        ("own", own(found["own"])),
     )

@@ -23,6 +23,14 @@ SHOWN = ("pnl_total", "realised_pnl", "unrealised_pnl", "fees", "max_drawdown", 
          "final_inventory", "max_abs_inventory", "time_to_first_fill_mean")  # fmt: skip
 SHOWN_HORIZON_S = 5
 Csv = Annotated[bool, option("--csv", help="Write the tables as CSV too, like orders_SYMBOL.csv.", panel=RUN)]
+CompareFills = Annotated[
+    bool,
+    option(
+        "--compare-fills",
+        help="Run the strategy under every other fill model too (poisson and hybrid: with an intensity), side by side.",
+        panel=FILLS,
+    ),
+]
 FillModel = Annotated[
     str,
     option(
@@ -51,6 +59,7 @@ def backtest(
     k: Annotated[float | None, option("--k", help="Its decay per tick.", panel=FILLS)] = None,
     sweep: Sweeps = None,
     sort_by: SortBy = None,
+    compare_fills: CompareFills = False,
     csv: Csv = False,
     report: Report = False,
     as_json: Json = False,
@@ -63,15 +72,19 @@ def backtest(
     """
     from mmlab.flows.backtest import IntensitySource
     from mmlab.flows.backtest import backtest as run
+    from mmlab.flows.fill_models import compare_fills as run_all
 
     if sweep or sort_by is not None:
         if csv:
             raise UsageError("--csv is for one run", remedy="a sweep writes sweep.csv by itself: leave --csv out")
+        if compare_fills:
+            raise UsageError("--compare-fills and --sweep are both given", remedy="sweep over fill-model=... instead")
         source = IntensitySource(A, k, fill_params_file)
         run_sweep(job.job(), strategy.spec(fill_model), sweep, source, sort_by, report, as_json)
         return
     with progress() as show:
-        result = run(job.job(), strategy.spec(fill_model), IntensitySource(A, k, fill_params_file), show, csv=csv)
+        flow = run_all if compare_fills else run
+        result = flow(job.job(), strategy.spec(fill_model), IntensitySource(A, k, fill_params_file), show, csv=csv)
     warn(result.warnings)
     _finish(result, report, as_json)
 
@@ -119,11 +132,12 @@ def _finish(result: BacktestResult | WalkforwardResult, report: bool, as_json: b
     values = {metric: (value, unit) for metric, value, unit in result.metrics.iter_rows()}
     table("metrics", ("metric", "value", "unit"), [(name, *values[name]) for name in SHOWN])
     _show_attribution(result.attribution, values["pnl_total"][0])
+    compared = _show_fill_models(getattr(result, "fill_models", None))
     if report:
         from mmlab.flows.report import make_report
 
         OUT.print(f"open {make_report(result.path)}")
-    done({"path": str(result.path), **{name: value for name, (value, _) in values.items()}}, as_json)
+    done({"path": str(result.path), **{name: value for name, (value, _) in values.items()}, **compared}, as_json)
 
 
 def _show_attribution(attribution: pl.DataFrame, earned: float) -> None:
@@ -131,3 +145,17 @@ def _show_attribution(attribution: pl.DataFrame, earned: float) -> None:
     rows = attribution.filter(horizon_s=SHOWN_HORIZON_S, side="both").select("component", "value").rows()
     title = f"where it came from, fills followed for {SHOWN_HORIZON_S} s"
     table(title, ("component", "value", "unit"), [(*row, "quote") for row in [*rows, ("pnl_total", earned)]])
+
+
+def _show_fill_models(fill_models: pl.DataFrame | None) -> dict[str, Any]:
+    """The strategy under each fill model, a column each, and what each assumes; what --json says of it."""
+    from mmlab.report.backtest_fills import assumptions, side_by_side
+
+    if fill_models is None:
+        return {}
+    found = side_by_side(fill_models)
+    models, names = found["model"].to_list(), found.columns[1:]
+    rows = [(name.replace("_", " "), *found[name]) for name in names]
+    table(f"the same strategy under each fill model, fills followed for {SHOWN_HORIZON_S} s", ("", *models), rows)
+    table("what each assumes", ("fill model", "assumes"), assumptions(fill_models).rows())
+    return {"fill_models": {row.pop("model"): row for row in found.to_dicts()}}

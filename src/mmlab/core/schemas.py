@@ -363,15 +363,22 @@ SWEEP = Table(
 
 FILL_MODELS = Table(
     "fill_models",
-    "what was set, or one figure of what came of it, in a run of one strategy under one of several fill models",
+    "one setting or one figure of a run of the same strategy under one of several fill models",
     (
         Column("number", pl.Int64, "number of the fill model, from 1, in the order of the comparison", low=1),
-        *SWEEP.columns[1:4],
-        Column("text", pl.String, "what was set; null for a metric", nullable=True),
-        SWEEP.columns[5],
+        Column(
+            "role",
+            pl.String,
+            "parameter: what was set; metric: as in `metrics`; part: of the profit, as in `attribution` at 5 s",
+            values=("parameter", "metric", "part"),
+        ),
+        Column("name", pl.String, "name of the parameter, metric or part"),
+        Column("value", pl.Float64, "as a number; null if it is none", nullable=True),
+        Column("text", pl.String, "a parameter's value; null for a metric or part", nullable=True),
+        Column("unit", pl.String, "unit; empty for a parameter"),
     ),
-    key=SWEEP.key,
-    order=SWEEP.order,
+    key=("number", "role", "name"),
+    order=("number",),
 )
 
 HORIZONS_S = (1, 5, 30, 60)

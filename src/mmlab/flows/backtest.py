@@ -116,7 +116,7 @@ def simulate_into(run: Run, spec: BacktestSpec, intensity: Intensity, *, csv: bo
         skipped = found.orders.filter(pl.col("action") == "SKIP")["reject_reason"].unique().sort().to_list()
         run.warn("no order was filled" + (f"; quotes were not sent because of {', '.join(skipped)}" if skipped else ""))
     by_name = {table.name: frame for table, frame in made}
-    return Figures(by_name["metrics"], by_name["attribution"], files_manifest(spec, market))
+    return Figures(by_name["metrics"], by_name["attribution"], files_manifest(spec, market.strategy))
 
 
 def tables(found: Result, tape: events.Tape) -> list[tuple[Table, pl.DataFrame]]:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 
 import polars as pl
 
 from mmlab.core import schemas
-from mmlab.core.schemas import COMPONENTS
 from mmlab.flows.backtest import (
     BacktestResult,
     IntensitySource,
@@ -83,23 +81,25 @@ def figures_of(market: Market, spec: BacktestSpec, intensity: Intensity) -> pl.D
     """The metrics of one run, and the parts of its profit; its orders, fills and state are let go."""
     found, tape = market.simulate(spec, intensity), market.tape
     mids = Mids(tape.frame_ns, tape.bid + tape.ask)
+    figures = metrics(found.orders, found.fills, found.state, tape.instrument)
     parts = attribution(found.fills, found.state, mids, tape.instrument).filter(horizon_s=HORIZON_S, side="both")
-    made = parts.select("value", metric="component", unit=pl.lit("quote"))
-    table = metrics(found.orders, found.fills, found.state, tape.instrument)
-    taken = table["metric"].is_in(COMPONENTS)  # fees: a metric has what was paid, the parts what it cost the profit
-    return pl.concat([table.filter(~taken), made.select(table.columns)])
+    return pl.concat(
+        [
+            figures.select("value", "unit", name="metric", role=pl.lit("metric")),
+            parts.select("value", unit=pl.lit("quote"), name="component", role=pl.lit("part")),
+        ]
+    )
 
 
 def long(number: int, fill: FillSpec, figures: pl.DataFrame) -> pl.DataFrame:
     """One run's rows: its fill model, then its figures."""
     set_to = pl.DataFrame({"name": ["fill_model", "fill_reach"], "text": [fill.model, fill.reach]})
-    parts: Iterable[pl.DataFrame] = (
+    parts = (
         set_to.with_columns(role=pl.lit("parameter"), value=pl.lit(None, pl.Float64), unit=pl.lit("")),
-        figures.select("value", "unit", name="metric", text=pl.lit(None, pl.String), role=pl.lit("metric")),
+        figures.with_columns(text=pl.lit(None, pl.String)),
     )
-    return pl.concat(
-        [schemas.FILL_MODELS.conform(part.with_columns(number=pl.lit(number, pl.Int64))) for part in parts]
-    )
+    numbered = (part.with_columns(number=pl.lit(number, pl.Int64)) for part in parts)
+    return pl.concat([schemas.FILL_MODELS.conform(part) for part in numbered])
 
 
 def warn_of_idle(run: Run, table: pl.DataFrame, fills: list[FillSpec]) -> None:

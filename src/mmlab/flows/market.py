@@ -37,11 +37,19 @@ class Market:
 
 def read_market(run: Run, spec: BacktestSpec) -> Market:
     """All that `spec` needs; raises UsageError for a file of the user's that cannot be used."""
-    strategy = None if spec.quote.strategy is None else strategy_file.load(spec.quote.strategy)
-    if strategy is not None and strategy.reason:
-        run.warn(f"strategy {strategy.name} runs uncompiled, hence slower: {strategy.reason}")
+    strategy = read_strategy(run, spec)
     series = None if spec.latency_file is None else read_series(Path(spec.latency_file))
     return Market(read_tapes(run, [spec])[spec.fill.book_levels], series, strategy)
+
+
+def read_strategy(run: Run, spec: BacktestSpec) -> Strategy | None:
+    """The user's own, if the specification names one; warns if it could not be compiled."""
+    if spec.quote.strategy is None:
+        return None
+    strategy = strategy_file.load(spec.quote.strategy)
+    if strategy.reason:
+        run.warn(f"strategy {strategy.name} runs uncompiled, hence slower: {strategy.reason}")
+    return strategy
 
 
 def read_tapes(run: Run, specs: Sequence[BacktestSpec]) -> dict[int, events.Tape]:
@@ -68,12 +76,12 @@ def read_series(path: Path) -> latency.Series:
     return latency.series(frame, f"--latency-file {path}")
 
 
-def files_manifest(spec: BacktestSpec, market: Market) -> dict[str, object]:
+def files_manifest(spec: BacktestSpec, strategy: Strategy | None) -> dict[str, object]:
     """What the manifest keeps of the files that the specification names: their bytes may change."""
     kept: dict[str, object] = {}
     if spec.latency_file is not None:
         kept["latency_file_sha256"] = sha256(Path(spec.latency_file))
-    if market.strategy is not None:
-        kept["strategy_sha256"] = market.strategy.sha256
-        kept["strategy_compiled"] = market.strategy.compiled is not None
+    if strategy is not None:
+        kept["strategy_sha256"] = strategy.sha256
+        kept["strategy_compiled"] = strategy.compiled is not None
     return kept

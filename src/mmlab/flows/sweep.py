@@ -16,7 +16,8 @@ import polars as pl
 from mmlab.core import schemas
 from mmlab.core.errors import MmlabError, UsageError
 from mmlab.flows.backtest import IntensitySource, check_intensity, intensity_manifest
-from mmlab.flows.market import read_tapes
+from mmlab.flows.market import files_manifest, read_strategy, read_tapes
+from mmlab.flows.quick import quick_metrics
 from mmlab.flows.run import Job, Progress, Run, begin, no_progress
 from mmlab.report.grid import column, wide
 from mmlab.report.metrics import metrics
@@ -25,6 +26,7 @@ from mmlab.sim.grid import Grid, Value, text
 from mmlab.sim.intensity import Intensity
 from mmlab.sim.run import run as simulate
 from mmlab.sim.spec import BacktestSpec
+from mmlab.sim.strategy import Strategy
 
 BLOCK = 1_024  # runs whose rows are put together at once
 Item = TypeVar("Item")
@@ -40,9 +42,12 @@ class SweepResult:
     warnings: list[str]
 
 
-def one(tape: events.Tape, spec: BacktestSpec, intensity: Intensity) -> pl.DataFrame:
-    """The metrics of one run; its orders, fills and state are let go."""
-    found = simulate(tape, spec, intensity)
+def one(tape: events.Tape, spec: BacktestSpec, intensity: Intensity, strategy: Strategy | None = None) -> pl.DataFrame:
+    """The metrics of one run; its orders, fills and state are let go, or not made at all where they need not be."""
+    quick = quick_metrics(tape, spec, intensity)
+    if quick is not None:
+        return quick
+    found = simulate(tape, spec, intensity, strategy=strategy)
     return metrics(found.orders, found.fills, found.state, tape.instrument)
 
 
@@ -58,16 +63,18 @@ def sweep(
         if spec.latency_file is not None:
             raise UsageError("--latency-file and --sweep are both given", remedy="sweep over latencies in ms")
     with begin(job, "sweep", None, progress) as run:
+        strategy = read_strategy(run, base)
         intensity = source.load(run.instrument.tick_size)
         with run.step("read for sweep"):
             tapes = read_tapes(run, list(grid.specs(base)))
         check_intensities(run, grid, base, intensity, tapes[max(tapes)])
         with run.step("simulate"):
-            table = run_all(tapes, grid, base, intensity, sort_by, progress, threads or os.cpu_count() or 1)
+            table = run_all(tapes, grid, base, intensity, sort_by, progress, threads or os.cpu_count() or 1, strategy)
         run.folder.write_table(schemas.SWEEP, table)
         run.folder.write_bytes("sweep.csv", wide(table).write_csv().encode())
         warn_of_idle(run, table, len(grid))
-        content = {**told(base, grid), "intensity": intensity_manifest(source), "sort_by": sort_by}
+        content = {**told(base, grid), "intensity": intensity_manifest(source), "sort_by": sort_by,
+                   **files_manifest(base, strategy)}  # fmt: skip
         return SweepResult(run.commit(content, None if "seed" in grid.names else base.fill.seed), table, run.warnings)
 
 
@@ -86,14 +93,14 @@ def told(base: BacktestSpec, grid: Grid) -> dict[str, Any]:
 
 def run_all(
     tapes: Mapping[int, events.Tape], grid: Grid, base: BacktestSpec, intensity: Intensity, sort_by: str,
-    progress: Progress, threads: int,
+    progress: Progress, threads: int, strategy: Strategy | None = None,
 ) -> pl.DataFrame:  # fmt: skip
     """The table of all runs, in the grid's order; `sort_by` is looked up as soon as the first one is done."""
 
     def measured(values: tuple[Value, ...]) -> pl.DataFrame:
         with naming(grid, values):
             spec = grid.spec(base, values)
-            return one(tapes[spec.fill.book_levels], spec, intensity)
+            return one(tapes[spec.fill.book_levels], spec, intensity, strategy)
 
     blocks: list[pl.DataFrame] = []
     rows: list[pl.DataFrame] = []

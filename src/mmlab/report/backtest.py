@@ -27,8 +27,11 @@ TO_VENUE, TO_CANCEL, TO_FILL = "decision to the venue", "cancel sent to cancelle
 
 def parts_by_horizon(attribution: pl.DataFrame) -> pl.DataFrame:
     """One row a horizon: the parts of the profit of all fills and the opening position, their sum, and the fills."""
-    both = attribution.filter(pl.col("side") == "both").sort("horizon_s")
-    parts = both.pivot(on="component", index=["horizon_s", "fills", "fills_cut"], values="value")
+    both = pl.col("side") == "both"
+    value = (pl.col("value").filter(both & (pl.col("component") == name)).first().alias(name) for name in COMPONENTS)
+    parts = attribution.group_by("horizon_s", maintain_order=True).agg(
+        *value, pl.col("fills", "fills_cut").filter(both).first()
+    )
     total = [math.fsum(row) for row in parts.select(COMPONENTS).iter_rows()]
     return parts.select("horizon_s", *COMPONENTS, pl.Series("pnl_total", total, pl.Float64), "fills", "fills_cut")
 

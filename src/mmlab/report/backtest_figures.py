@@ -30,11 +30,11 @@ from mmlab.report.backtest import (
     waits,
 )
 from mmlab.report.backtest import latency as latencies
+from mmlab.report.backtest_fills import HORIZON_S
 from mmlab.report.canvas import GRID, INK, MUTED, canvas, finish, says, times
 from mmlab.report.figures import BUY, SELL, TRUTH, signed
 
 PART_COLOUR = dict(zip(COMPONENTS, (BUY, SELL, "#cc79a7", "#e0a100"), strict=True))
-SHOWN_HORIZON_S = 5
 MOST_STEPS = 1_000  # of a distribution's line
 LEAST_MS = 0.1  # a wait below it is drawn here, as a log axis has no 0
 WAIT_STYLE = {TO_VENUE: (BUY, "-"), TO_CANCEL: (SELL, "--"), TO_FILL: (INK, "-")}
@@ -44,13 +44,13 @@ QUOTED_COLOUR = dict(zip(QUOTED, (TRUTH, BUY, SELL, GRID), strict=True))
 
 def waterfall(attribution: pl.DataFrame) -> Figure:
     """The parts of the profit one after the other, ending at their sum."""
-    found = parts_by_horizon(attribution).filter(pl.col("horizon_s") == SHOWN_HORIZON_S)
+    found = parts_by_horizon(attribution).filter(pl.col("horizon_s") == HORIZON_S)
     if found.is_empty():
         return says("Where the profit came from", "no attribution of this run")
     row = found.row(0, named=True)
-    opening = attribution.filter(horizon_s=SHOWN_HORIZON_S, side="opening", component="inventory")
+    opening = attribution.filter(horizon_s=HORIZON_S, side="opening", component="inventory")
     held = math.fsum(opening["value"])
-    small = f"quote currency; {row['fills']:,} fills, each followed for {SHOWN_HORIZON_S} s"
+    small = f"quote currency; {row['fills']:,} fills, each followed for {HORIZON_S} s"
     small += f", {row['fills_cut']:,} of them to the end of the run" if row["fills_cut"] else ""
     small += f"; {signed(held)} of the inventory part is on the position held at the start" if held else ""
     figure, (ax,) = canvas(f"Where the profit of {signed(row['pnl_total'])} came from\n{small}", 3.8)
@@ -58,7 +58,7 @@ def waterfall(attribution: pl.DataFrame) -> Figure:
     ends = list(accumulate(values))
     bottoms = [0.0, *ends[:-1], 0.0]
     _steps(ax, [*values, row["pnl_total"]], bottoms)
-    labels = ["spread earned", f"adverse selection\n(within {SHOWN_HORIZON_S} s)", "inventory\n(after that)", "fees"]
+    labels = ["spread earned", f"adverse selection\n(within {HORIZON_S} s)", "inventory\n(after that)", "fees"]
     ax.set_xticks(range(5), labels=[*labels, "total"])
     finish(ax, "profit, quote currency", x_label="", legend=False)
     ax.grid(visible=False, axis="x")
@@ -189,14 +189,14 @@ def quoted(state: pl.DataFrame) -> Figure:
 
 
 def fill_models(wide: pl.DataFrame) -> Figure:
-    """A bar of stacked parts for each fill model, and their sum as a dot; wide: a row a model (fill_models.side)."""
+    """A bar of stacked parts for each fill model, and their sum as a dot; wide: backtest_fills.side_by_side."""
     if wide.is_empty():
         return says("Fill models", "no fill model was run")
     lowest, highest = (wide.row(i, named=True) for i in (wide["pnl_total"].arg_min(), wide["pnl_total"].arg_max()))
     head = f"from {signed(lowest['pnl_total'])} ({lowest['model']}) to {signed(highest['pnl_total'])}"
     figure, (ax,) = canvas(
-        f"The same strategy under each fill model: {head} ({highest['model']})\n"
-        f"profit in quote currency; fills followed for {SHOWN_HORIZON_S} s",
+        f"One strategy under each fill model: {head} ({highest['model']})\n"
+        f"profit in quote currency; fills followed for {HORIZON_S} s",
         1.5 + 0.42 * wide.height,
     )
     rows = list(wide.iter_rows(named=True))[::-1]

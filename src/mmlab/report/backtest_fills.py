@@ -37,10 +37,23 @@ def name(model: str, reach: str) -> str:
 
 
 def side_by_side(fill_models: pl.DataFrame) -> pl.DataFrame:
-    """One row a fill model, in the order of the runs: its name, and the figures that are compared."""
-    rows = wide(fill_models)
+    """One row a fill model, in the order of the runs: its name, its figures, and the parts of its profit."""
+    rows = (
+        wide(fill_models)
+        .drop(COMPONENTS, strict=False)
+        .join(parts(fill_models), on="number", how="left", maintain_order="left")
+    )
     names = [name(*row) for row in rows.select("fill_model", "fill_reach").iter_rows()]
     return rows.select(pl.Series("model", names, pl.String), *SHOWN)
+
+
+def parts(fill_models: pl.DataFrame) -> pl.DataFrame:
+    """The parts of each run's profit; `fees` is what they cost it, and takes the place of the metric of that name."""
+    return (
+        fill_models.filter(pl.col("role") == "part")
+        .pivot(on="name", index="number", values="value")
+        .select("number", *COMPONENTS)
+    )
 
 
 def assumptions(fill_models: pl.DataFrame) -> pl.DataFrame:

@@ -10,15 +10,15 @@ from matplotlib.collections import PathCollection
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from mmlab.report.canvas import INK, MUTED, thin, values
+from mmlab.report.canvas import INK, MUTED, values
 
 MARKOUT_COLOURS = colormaps["RdBu"].with_extremes(bad="#9aa5b1")
-MOST_FILLS = 500  # of a side
+MOST_FILLS = 1_000
 
 
-def thinned(fills: pl.DataFrame) -> str:
-    """Says if there are more fills than are drawn."""
-    return f"\nat most {MOST_FILLS:,} fills of a side are drawn" if fills.height > MOST_FILLS else ""
+def step(fills: pl.DataFrame) -> int:
+    """Of the fills every so-many-th is drawn."""
+    return max(-(-fills.height // MOST_FILLS), 1)
 
 
 def markout_bps(fills: pl.DataFrame) -> pl.Series:
@@ -31,12 +31,11 @@ def markout_bps(fills: pl.DataFrame) -> pl.Series:
 def draw_fills(
     ax: Axes, fills: pl.DataFrame, marker: str, colour: str, label: str
 ) -> tuple[PathCollection, pl.DataFrame]:
-    """The fills of one side, larger the fewer they are; returns their markers, and the fills that they stand for."""
-    shown = thin(fills, "price", MOST_FILLS)
-    size = float(np.clip(9_000 / (shown.height + 1), 14, 60))
-    x, y = values(shown, "recv_ns"), values(shown, "price")
+    """The fills of one side, larger the fewer they are; returns their markers, and the fills."""
+    size = float(np.clip(9_000 / (fills.height + 1), 14, 60))
+    x, y = values(fills, "recv_ns"), values(fills, "price")
     drawn = ax.scatter(x, y, s=size, marker=marker, color=colour, edgecolors="white", lw=0.3, zorder=3, label=label)
-    return drawn, shown
+    return drawn, fills
 
 
 def colour_by_markout(
@@ -53,5 +52,3 @@ def colour_by_markout(
     bar.set_label("mid 5 s after the fill, bps in its favour", color=INK, fontsize=8.5)
     bar.outline.set_linewidth(0.4)
     bar.ax.tick_params(labelsize=8, labelcolor=INK, color=MUTED)
-
-

@@ -16,6 +16,7 @@ Ints = npt.NDArray[np.int64]
 SURE = 2.0**38  # below it float noise stays far enough below a step for `Grid.to_steps`
 ROOM = 2.0**62
 LOW = 2**32
+PART = 2**24
 
 
 def half_tick_grid(instrument: Instrument) -> Grid:
@@ -32,21 +33,20 @@ def whole(values: npt.NDArray[np.float64], grid: Grid) -> Ints:
     return np.array([int(step.to_integral_value()) for step in exact], np.int64)
 
 
-def dot(a: Ints, b: Ints, c: Ints | None = None) -> int:
-    """The sum of a * b, or of a * b * c, exactly, however large."""
-    if c is not None and _most(a) * _most(c) < ROOM:
-        a, c = a * c, None
-    if c is None and _most(a) * _most(b) < ROOM:
+def dot(a: Ints, b: Ints) -> int:
+    """The sum of a * b, exactly, however large."""
+    most_a, most_b = (float(np.abs(x).max(initial=0)) for x in (a, b))
+    if most_a * most_b < ROOM:
         return total(a * b)
-    if c is None and _most(a) * PART < ROOM and _most(b) < PART * PART:
-        return int(total(a * (b // PART)) * PART + total(a * (b % PART))) if _most(b) / PART * _most(a) < ROOM else _slow(a, b)
-    return _slow(a, b, c)
-
-
+    if most_a * max(most_b / PART + 1, PART) < ROOM:
+        return total(a * (b // PART)) * PART + total(a * (b % PART))
+    return sum(x * y for x, y in zip(a.tolist(), b.tolist(), strict=True))
 
 
 def total(a: Ints) -> int:
-    """The sum of a, exactly: high and low halves apart, each sum fits below 2**31 rows."""
+    """The sum of a, exactly: at once if it surely fits, or high and low halves apart, which fit below 2**31 rows."""
+    if float(np.abs(a).max(initial=0)) * a.size < ROOM:
+        return int(a.sum())
     return int((a // LOW).sum()) * LOW + int((a % LOW).sum())
 
 

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from mmlab.core.schemas import FAMILIES
 from mmlab.core.spans import NS_PER_MS, NS_PER_S
-from mmlab.report.backtest_markers import colour_by_markout, draw_fills, markout_bps, thinned
+from mmlab.report.backtest_markers import colour_by_markout, draw_fills, markout_bps, step
 from mmlab.report.bands import LIMITS, across, bars, by_distance, curve_band, log_axis, shade_unfitted, stairs, steps
 from mmlab.report.canvas import INK, MUTED, canvas, finish, png, says, thin, times, values
 
@@ -75,8 +75,10 @@ def fills_on_price(state: pl.DataFrame, fills: pl.DataFrame) -> Figure:
     if state.is_empty():
         return says("Fills on price", "no state rows: the run made no decision")
     bought, sold = (fills.filter(pl.col("side") == side) for side in (1, -1))
-    count = f"{bought.height:,} buys, {sold.height:,} sells" if fills.height else "no fills"
-    figure, (ax,) = canvas(f"Fills on price: {count}{thinned(fills)}", height=4.6)
+    count = f"{bought.height:,} buys, {sold.height:,} sells" if fills.height else "no fills in this run"
+    every = step(fills)
+    small = f"one fill in {every:,} is drawn" if every > 1 else ""
+    figure, (ax,) = canvas(f"Fills on price: {count}\n{small}", height=4.6)
     strong = state.height < MOST_STEPS
     for name, colour, label in (("bid_px", BUY, "own bid"), ("ask_px", SELL, "own ask")):
         shown = thin(state, name)
@@ -86,7 +88,9 @@ def fills_on_price(state: pl.DataFrame, fills: pl.DataFrame) -> Figure:
     ax.step(values(shown, "recv_ns"), values(shown, "mid"), where="post", color=MID, linewidth=0.7, label="mid")
     bps = markout_bps(fills)
     colours = (BUY, SELL) if bps.is_empty() else (MUTED, MUTED)
-    parts = zip((bought, sold), ("^", "v"), colours, ("buy", "sell"), strict=True)
+    parts = zip(
+        (bought.gather_every(every), sold.gather_every(every)), ("^", "v"), colours, ("buy", "sell"), strict=True
+    )
     drawn = [draw_fills(ax, *part) for part in parts]
     ax.ticklabel_format(axis="y", useOffset=False)
     finish(ax, "price, quote currency")

@@ -2,34 +2,41 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Any
 
 import polars as pl
 
 from mmlab.core.instrument import Instrument
+from mmlab.core.kernels import kernel
 from mmlab.core.ledger import Account, Money
 from mmlab.core.schemas import METRICS
 from mmlab.core.spans import NS_PER_S
 from mmlab.report import over_time
-from mmlab.report.exact import Trades, dot, half_tick_grid, total, whole
+from mmlab.report.exact import Ints, Trades, dot, half_tick_grid, total, whole
 
 Row = tuple[str, float | None, str]  # metric, value, unit
+MOST_LOTS, MOST_MONEY = 2**31, 2**61  # below them the account's products can be counted in 64 bits
 
 
 def metrics(orders: pl.DataFrame, fills: pl.DataFrame, state: pl.DataFrame, instrument: Instrument) -> pl.DataFrame:
     """One row per figure. The position held at the start counts at the first mid: nothing was earned on it yet."""
     trades = Trades.of(fills, instrument)
+    earned = profit(trades, state, instrument)
+    return figures(trades, earned, Sent.of(orders, fills), Course.of(state, instrument), instrument)
+
+
+def figures(trades: Trades, earned: Profit, sent: Sent, course: Course, instrument: Instrument) -> pl.DataFrame:
+    """The table, from what its rows count."""
     rows = [
-        *money_rows(trades, state, instrument),
-        *order_rows(orders, fills, trades, instrument),
-        *account_rows(state, instrument),
+        *money_rows(trades, earned, course, instrument),
+        *order_rows(sent, trades, instrument),
+        *account_rows(course),
     ]
     return METRICS.conform(pl.DataFrame(rows, schema=["metric", "value", "unit"], orient="row", strict=False))
 
 
-def money_rows(trades: Trades, state: pl.DataFrame, instrument: Instrument) -> list[Row]:
+def money_rows(trades: Trades, found: Profit, course: Course, instrument: Instrument) -> list[Row]:
     """What was earned, what it cost, and on how much trading.
 
     pnl_total: change of cash + inventory * mid over the run; it is realised_pnl (what was bought against what was
@@ -38,7 +45,7 @@ def money_rows(trades: Trades, state: pl.DataFrame, instrument: Instrument) -> l
     spread_earned_bps: side * (mid at the fill - price) * qty, and pnl_bps: pnl_total, in 1/10,000 of the turnover.
     The others are told where they are computed.
     """
-    found, unit = profit(trades, state, instrument), quote_unit(instrument)
+    unit = quote_unit(instrument)
     traded, spread = volume(trades), dot(trades.side * (trades.mid2 - 2 * trades.ticks), trades.lots)
     per = Money.of(instrument).per_tick_lot
     return [
@@ -53,48 +60,98 @@ def money_rows(trades: Trades, state: pl.DataFrame, instrument: Instrument) -> l
         ("taker_share", ratio(volume(trades.where(~trades.maker)), traded), "1"),
         ("spread_earned_bps", ratio(10_000 * spread, 2 * traded), "bps"),
         ("pnl_bps", ratio(10_000 * found.total, 2 * traded * per), "bps"),
-        ("sharpe", over_time.sharpe(state, instrument), "1"),
-        ("max_drawdown", over_time.max_drawdown(state, instrument), "quote"),
-        ("drawdown_duration", over_time.drawdown_duration(state), "s"),
+        ("sharpe", course.sharpe, "1"),
+        ("max_drawdown", course.max_drawdown, "quote"),
+        ("drawdown_duration", course.drawdown_duration, "s"),
     ]
 
 
-def order_rows(orders: pl.DataFrame, fills: pl.DataFrame, trades: Trades, instrument: Instrument) -> list[Row]:
+def order_rows(sent: Sent, trades: Trades, instrument: Instrument) -> list[Row]:
     """How many orders were sent and cancelled, and what came of them.
 
     orders_placed: orders sent; orders_filled: of them, those with a fill, even a partial one; fill_ratio: their part.
     fills: executions. cancels: cancels that were sent. buy_qty, sell_qty: quantity bought, sold.
     """
-    placed, filled, asked = count(orders, "PLACE"), fills["order_id"].n_unique(), count(orders, "CANCEL_REQ")
+    fills = trades.ns.size
     return [
-        ("orders_placed", placed, "1"),
-        ("orders_filled", filled, "1"),
-        ("fill_ratio", ratio(filled, placed), "1"),
-        ("fills", fills.height, "1"),
-        ("cancels", asked, "1"),
-        ("cancels_per_fill", ratio(asked, fills.height), "1"),
+        ("orders_placed", sent.placed, "1"),
+        ("orders_filled", sent.filled, "1"),
+        ("fill_ratio", ratio(sent.filled, sent.placed), "1"),
+        ("fills", fills, "1"),
+        ("cancels", sent.cancels, "1"),
+        ("cancels_per_fill", ratio(sent.cancels, fills), "1"),
         ("buy_qty", quantity(trades, 1, instrument), "base"),
         ("sell_qty", quantity(trades, -1, instrument), "base"),
-        ("time_to_first_fill_mean", time_to_first_fill(orders, fills), "s"),
+        ("time_to_first_fill_mean", sent.time_to_first_fill, "s"),
     ]
 
 
-def account_rows(state: pl.DataFrame, instrument: Instrument) -> list[Row]:
+def account_rows(course: Course) -> list[Row]:
     """How long there were quotes, and what was held for how long.
 
     quoted_*_share: parts of the time with own quotes at work. inventory_mean, _std, _p05, _p50 and _p95: of the
     position over time. final_inventory, max_abs_inventory: the last, and the largest either way. duration: from the
     first row of `state` to the last.
     """
-    positions = over_time.Positions.of(state, instrument).figures()
-    seconds = max(state["recv_ns"][-1] - state["recv_ns"][0], 1) / NS_PER_S
     return [
-        *((f"quoted_{side}_share", value, "1") for side, value in over_time.quoted(state).items()),
-        ("final_inventory", state["inventory"][-1], "base"),
-        ("max_abs_inventory", float(state["inventory"].abs().to_numpy().max()), "base"),
-        *((f"inventory_{name}", value, "base") for name, value in positions.items()),
-        ("duration", seconds, "s"),
+        *((f"quoted_{side}_share", value, "1") for side, value in course.quoted.items()),
+        ("final_inventory", course.final_inventory, "base"),
+        ("max_abs_inventory", course.max_abs_inventory, "base"),
+        *((f"inventory_{name}", value, "base") for name, value in course.positions.figures().items()),
+        ("duration", max(course.passed_ns, 1) / NS_PER_S, "s"),
     ]
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What became of the orders: sent, cancelled, filled; and how long those that were filled had waited, together."""
+
+    placed: int
+    cancels: int
+    filled: int
+    waited_ns: int
+    waits: int  # the filled orders of which it is known
+
+    @classmethod
+    def of(cls, orders: pl.DataFrame, fills: pl.DataFrame) -> Sent:
+        """From the tables."""
+        active = orders.filter(pl.col("action") == "PLACE").select("order_id", "active_recv_ns")
+        first = fills.group_by("order_id").agg(pl.col("recv_ns").min())
+        waits = first.join(active, on="order_id").select(pl.col("recv_ns") - pl.col("active_recv_ns")).to_series()
+        return cls(active.height, count(orders, "CANCEL_REQ"), first.height, int(waits.sum()), waits.len())
+
+    @property
+    def time_to_first_fill(self) -> float | None:
+        """Mean time from an order's activation to its first fill, over the orders that were filled."""
+        return self.waited_ns / self.waits / NS_PER_S if self.waits else None
+
+
+@dataclass(frozen=True)
+class Course:
+    """The account over time; `over_time` tells each figure."""
+
+    sharpe: float | None
+    max_drawdown: float
+    drawdown_duration: float
+    quoted: dict[str, float | None]
+    final_inventory: float
+    max_abs_inventory: float
+    positions: over_time.Positions
+    passed_ns: int
+
+    @classmethod
+    def of(cls, state: pl.DataFrame, instrument: Instrument) -> Course:
+        """From a `state` table."""
+        return cls(
+            over_time.sharpe(state, instrument),
+            over_time.max_drawdown(state, instrument),
+            over_time.drawdown_duration(state),
+            over_time.quoted(state),
+            state["inventory"][-1],
+            float(state["inventory"].abs().to_numpy().max()),
+            over_time.Positions.of(state, instrument),
+            state["recv_ns"][-1] - state["recv_ns"][0],
+        )
 
 
 @dataclass(frozen=True)
@@ -113,24 +170,51 @@ class Profit:
 
 def profit(trades: Trades, state: pl.DataFrame, instrument: Instrument) -> Profit:
     """The average-cost account after all fills, its position at the last mid."""
-    account = fold(trades, opening(state.row(0, named=True), instrument), instrument)
-    value = account.lots * half_ticks(state["mid"][-1], instrument) * Money.of(instrument).per_tick_lot
-    return Profit(account.realised, value - account.cost, account.fees)
+    first, last = (half_ticks(state["mid"][row], instrument) for row in (0, -1))
+    return profit_of(trades, whole_lots(state["inventory"][0], instrument), first, last, instrument)
 
 
-def opening(start: dict[str, Any], instrument: Instrument) -> Account:
-    """The account at the first state row in half quanta, its position at that row's mid."""
-    lots = whole_lots(start["inventory"], instrument)
-    return Account(lots=lots, cost=lots * half_ticks(start["mid"], instrument) * Money.of(instrument).per_tick_lot)
+def profit_of(trades: Trades, lots: int, first_mid2: int, last_mid2: int, instrument: Instrument) -> Profit:
+    """The profit of an account that begins with `lots` at the first mid; mids in half ticks."""
+    per = Money.of(instrument).per_tick_lot
+    account = fold(trades, Account(lots=lots, cost=lots * first_mid2 * per), instrument)
+    return Profit(account.realised, account.lots * last_mid2 * per - account.cost, account.fees)
 
 
 def fold(trades: Trades, account: Account, instrument: Instrument) -> Account:
     """The account after all fills, exactly, in half quanta."""
     per = Money.of(instrument).per_tick_lot
+    money = abs(account.cost) + 2 * per * volume(trades)
+    if abs(account.lots) + total(trades.lots) < MOST_LOTS and money < MOST_MONEY:
+        columns = trades.side, trades.ticks * (2 * per), trades.lots
+        lots, cost, realised = (int(part) for part in average_cost(*columns, account.lots, account.cost))
+        fees = account.fees + 2 * total(trades.fee)
+        return replace(account, lots=lots, cost=cost, realised=account.realised + realised, fees=fees)
+    return fold_slowly(trades, account, per)
+
+
+def fold_slowly(trades: Trades, account: Account, per: int) -> Account:
+    """The same with whole numbers of any size."""
     columns = (c.tolist() for c in (trades.side, trades.ticks, trades.lots, trades.fee))
     for side, ticks, lots, fee in zip(*columns, strict=True):
         account = account.fill(side, lots, 2 * ticks * lots * per, 2 * fee)
     return account
+
+
+@kernel
+def average_cost(side: Ints, price: Ints, lots: Ints, held: int, cost: int) -> tuple[int, int, int]:
+    """(lots, cost, realised) after all fills, by `Account.fill`; whoever calls sees to it that nothing overflows."""
+    realised = 0
+    for i in range(side.size):
+        closing, released = 0, 0
+        if side[i] * held < 0:
+            closing = min(lots[i], abs(held))
+            each, rest = cost // abs(held), cost % abs(held)
+            released = each * closing + rest * closing // abs(held)
+        realised -= side[i] * price[i] * closing + released
+        cost += side[i] * price[i] * (lots[i] - closing) - released
+        held += side[i] * lots[i]
+    return held, cost, realised
 
 
 def quote_unit(instrument: Instrument) -> int:
@@ -167,11 +251,3 @@ def quantity(trades: Trades, side: int, instrument: Instrument) -> float:
     """Quantity bought (side +1) or sold (-1)."""
     lots = instrument.lots
     return float(Fraction(total(trades.lots[trades.side == side]) * lots.num, lots.den))
-
-
-def time_to_first_fill(orders: pl.DataFrame, fills: pl.DataFrame) -> float | None:
-    """Mean time from an order's activation to its first fill, over the orders that were filled."""
-    active = orders.filter(pl.col("action") == "PLACE").select("order_id", "active_recv_ns")
-    first = fills.group_by("order_id").agg(pl.col("recv_ns").min())
-    waits = first.join(active, on="order_id").select(pl.col("recv_ns") - pl.col("active_recv_ns")).to_series()
-    return int(waits.sum()) / waits.len() / NS_PER_S if waits.len() else None

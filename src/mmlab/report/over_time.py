@@ -16,6 +16,7 @@ from mmlab.core.spans import NS_PER_MIN, NS_PER_S
 from mmlab.report.exact import Ints, dot, quantum_grid, whole
 
 MINUTES_A_YEAR = 525_960  # 365.25 days
+ROOT = 2**31  # below it squares can be counted
 DENSE = 1 << 20  # positions, in lots, that are counted in a table of all that lie between the least and the largest
 
 
@@ -139,8 +140,14 @@ class Positions:
     def deviation(self) -> float:
         """The root of the position's mean squared distance from its mean over time."""
         passed, first = int(self.ns.sum()), dot(self.lots, self.ns)
-        second = dot(self.lots, self.ns, self.lots)
+        second = self.squares()
         return math.sqrt(self.unit**2 * Fraction(second * passed - first * first, passed * passed))
+
+    def squares(self) -> int:
+        """The sum of lots * lots * ns, exactly, however large."""
+        if np.abs(self.lots).max() < ROOT:
+            return dot(self.lots * self.lots, self.ns)
+        return sum(lots * lots * ns for lots, ns in zip(self.lots.tolist(), self.ns.tolist(), strict=True))
 
     def quantile(self, percent: int) -> float:
         """The smallest position such that for `percent` of the time it was that or less."""

@@ -34,7 +34,7 @@ def depth_columns(levels: int = 1, event_time: bool = False) -> tuple[str, ...]:
 class Tape:
     """One tape: frame arrays of shape (n_frames,), print arrays of shape (n_prints,); ticks, lots, ns.
 
-    exch_ns: the venue's event time of each frame, if it was read. deep: levels of the book from the touch on, if they
+    exch_ns: the venue's event time of each frame, if it was read and all have one. deep: levels of the book from the touch on, if they
     were, shape (n_frames, 4 * levels): bid, its lots, ask, its lots; 0 where there is none.
     """
 
@@ -101,6 +101,7 @@ def tape(depth: pl.DataFrame, trades: pl.DataFrame, instrument: Instrument) -> T
             raise DataError(f"{name} rows are not in time order", remedy="sort by recv_ns, recv_seq")
     ticks, lots = instrument.ticks, instrument.lots
     run, epoch = array(depth, "run_id"), array(depth, "epoch_id")
+    timed = "exch_ns" in depth.columns and not depth["exch_ns"].has_nulls()
     breaks = np.zeros(depth.height, np.bool_)
     breaks[1:] = (run[1:] != run[:-1]) | (epoch[1:] != epoch[:-1])
     return Tape(
@@ -116,7 +117,7 @@ def tape(depth: pl.DataFrame, trades: pl.DataFrame, instrument: Instrument) -> T
         array(trades, "recv_seq"),
         ticks.to_steps(array(trades, "price")),
         lots.to_steps(array(trades, "qty")),
-        array(depth, "exch_ns") if "exch_ns" in depth.columns else None,
+        array(depth, "exch_ns") if timed else None,
         _deep(depth, instrument),
     )
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from mmlab.core.kernels import borrowed, hot, unlocked
 from mmlab.core.ledger import Money
@@ -32,11 +31,9 @@ NOT_YET = -1
 
 # N: whole numbers summed over the rows
 (PLACED, CANCELS, FILLED, WAITED, SEEN_FILLS, SEEN_STATES, FIRST_NS, FIRST_LOTS, FIRST_MID2, LAST_NS, LAST_MID2, HAS_BID,
- HAS_ASK, BID_NS, ASK_NS, BOTH_NS, LOOK_NS, LOOKS, BELOW_SINCE, BELOW_NS, TOO_LARGE, MOST_LOTS) = range(22)  # fmt: skip
+ HAS_ASK, BID_NS, ASK_NS, BOTH_NS, LOOK_NS, LOOKS, BELOW_SINCE, BELOW_NS, TOO_LARGE) = range(21)  # fmt: skip
 # V: values of the account, quote currency
 VALUE, HIGH, FALL, FALL_FROM, FALL_TO, SCALE = range(6)
-# what the jumps go by: the highest bid and lowest ask at work, and when an order is due
-TOP, LOW, DUE = range(3)
 
 
 @dataclass(frozen=True)
@@ -59,7 +56,6 @@ class Sums:
     span_ns: tuple[int, int]
     first: tuple[int, int]  # lots, half ticks
     last_mid2: int
-    most_lots: int
 
 
 def sums(tape: Tape, spec: BacktestSpec, intensity: Intensity, rows: int = ROWS) -> Sums | None:
@@ -68,7 +64,7 @@ def sums(tape: Tape, spec: BacktestSpec, intensity: Intensity, rows: int = ROWS)
         return None
     w = plain._world(tape, spec, intensity, rows, None, delays(spec, None, tape.frame_ns, tape.exch_ns))
     first, last = tape.span_ns
-    N, V = np.zeros(MOST_LOTS + 1, np.int64), np.zeros(SCALE + 1)
+    N, V = np.zeros(TOO_LARGE + 1, np.int64), np.zeros(SCALE + 1)
     looks = np.zeros((last - first) // NS_PER_MIN + 1)
     N[BELOW_SINCE], V[SCALE] = NOT_YET, 2 * 10 ** Money.of(tape.instrument).digits
     made: list[at.Ints] = []
@@ -97,7 +93,6 @@ def sums(tape: Tape, spec: BacktestSpec, intensity: Intensity, rows: int = ROWS)
         span_ns=(n[FIRST_NS], n[LAST_NS]),
         first=(n[FIRST_LOTS], n[FIRST_MID2]),
         last_mid2=n[LAST_MID2],
-        most_lots=n[MOST_LOTS],
     )
 
 
@@ -158,7 +153,6 @@ def _sum_states(w: World, N: at.Ints, V: at.Floats, looks: at.Floats) -> None:
             N[BELOW_SINCE] = NOT_YET
         N[SEEN_STATES] += 1
         N[LAST_NS], N[LAST_MID2], V[VALUE] = t, mid2, value
-        N[MOST_LOTS] = max(N[MOST_LOTS], abs(lots))
     w.S[at.N_STATE] = 0
 
 
@@ -183,15 +177,15 @@ def close(w: World, N: at.Ints, V: at.Floats, looks: at.Floats) -> None:
 
 @hot
 def _outlook(w: World) -> tuple[int, int, int]:
-    """The highest price that an own bid has, the lowest of an ask, and when the first order is due."""
+    """From which price down a print meets an own bid, from which up an ask, and when the first order is due."""
     L, top, low, due = w.L, -at.NEVER, at.NEVER, at.NEVER
     for j in range(w.S[at.LIVE]):
         if L[j, at.PHASE] == at.GONE:
             continue
-        if L[j, at.SIDE] == 1:
-            top = max(top, L[j, at.PRICE])
-        else:
-            low = min(low, L[j, at.PRICE])
+        if w.P[at.BY_PRINTS] == 1 and L[j, at.SIDE] == 1:
+            top = max(top, L[j, at.PRICE] - w.P[at.BEYOND])
+        elif w.P[at.BY_PRINTS] == 1:
+            low = min(low, L[j, at.PRICE] + w.P[at.BEYOND])
         due = min(due, L[j, at.EXPIRE], L[j, at.EFFECTIVE])
         if L[j, at.PHASE] == at.ON_ITS_WAY:
             due = min(due, L[j, at.ACTIVE])
@@ -252,7 +246,7 @@ def _pass(i: int, t: int, w: World) -> None:
     if w.P[at.QUEUES] == 1:
         book_at_queues(w)
     if t - S[at.DECIDED] >= w.P[at.REQUOTE]:
-        S[at.DECIDED], S[at.LAST_STATE_NS] = t, t
+        S[at.DECIDED] = t
 
 
 @unlocked
@@ -262,7 +256,6 @@ def hurry(w: World, gaps: at.Ints, N: at.Ints, V: at.Floats, looks: at.Floats) -
     S, frames, prints = w.S, w.frames, w.prints
     n_frames, n_prints = frames.shape[0], prints.shape[0]
     by_prints, jumps, measured, may_rest = w.P[at.BY_PRINTS] == 1, w.P[at.BY_CLOCKS] == 0, _is_measured(w), _may_rest(w)
-    beyond = w.P[at.BEYOND]
     rests, until = False, 0  # the last decision found nothing to do, and until when that holds
     top, low, due = _outlook(w)
     while S[at.FRAME_AT] < n_frames or S[at.PRINT_AT] < n_prints:
@@ -271,9 +264,11 @@ def hurry(w: World, gaps: at.Ints, N: at.Ints, V: at.Floats, looks: at.Floats) -
         i, p = S[at.FRAME_AT], S[at.PRINT_AT]
         is_last = i == n_frames
         if p < (n_prints if is_last else gaps[i, GAP_PRINTS]):
-            far = not by_prints or (gaps[i, GAP_LOW] > top - beyond and gaps[i, GAP_HIGH] < low + beyond)
-            if not is_last and (S[at.LIVE] == 0 or (jumps and far)):
+            if not is_last and (S[at.LIVE] == 0 or (jumps and gaps[i, GAP_LOW] > top and gaps[i, GAP_HIGH] < low)):
                 S[at.PRINT_AT] = gaps[i, GAP_PRINTS]
+            elif not is_last and jumps and low > prints[p, at.PRINT_PRICE] > top:
+                S[at.PRINT_AT] += 1
+                continue
             else:
                 t, rests = prints[p, at.PRINT_NS], False
                 if S[at.LIVE] > 0:

@@ -89,7 +89,7 @@ def _world(
     if script is not None:
         script.check(tape.frame_ns)
         levels, live = 1, script.most_live(tape.frame_ns, leaving_ns)
-    deep = tape.deep if spec.fill.book_levels > 1 else np.empty((0, 0), np.int64)
+    deep = _deep(tape, spec.fill.book_levels)
     rows = max(buffer_rows, 2 * ((4 + deep.shape[1] // 2) * live + 16))
     P, packed = (
         _whole(tape, spec, script, delay),
@@ -117,6 +117,15 @@ def _world(
         rates=_rates(intensity, tape.instrument),
         delays=np.concatenate(packed),
     )
+
+
+def _deep(tape: Tape, levels: int) -> Rows:
+    """So many levels of the book, nothing for the touch alone; a tape may have more."""
+    if levels == 1:
+        return np.empty((0, 0), np.int64)
+    if tape.deep.shape[1] < 4 * levels:
+        raise ValueError(f"the tape has fewer than {levels} levels of the book")
+    return np.ascontiguousarray(tape.deep[:, : 4 * levels])
 
 
 def _starts(parts: list[Rows]) -> list[int]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import traceback
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit, typeof
-from numba.core.errors import NumbaError
+from numba.core.errors import NumbaError, NumbaWarning
 
 from mmlab.core.errors import UsageError
 from mmlab.sim import layout as at
@@ -62,7 +63,9 @@ class Strategy:
     def of(cls, name: str, sha256: str, function: Callable[[View], Any]) -> Strategy:
         """Compiled if it can be; raises UsageError for a function that returns something else than quotes."""
         try:
-            return cls(name, sha256, function, _driver(function))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", NumbaWarning)
+                return cls(name, sha256, function, _driver(function))
         except NumbaError as error:
             return cls(name, sha256, function, None, str(error).strip().splitlines()[0])
 
@@ -115,7 +118,8 @@ def _view(t: int, V: Floats, tick_size: float, qty: float, memory: Floats) -> Vi
 def _driver(function: Callable[[View], Any]) -> Callable[..., int]:
     """The walk and the strategy in one compiled loop; raises NumbaError if the strategy cannot be compiled."""
     fast: Any = function if hasattr(function, "py_func") else njit(nogil=True)(function)
-    fast.compile((typeof(_view(0, np.zeros(len(at.SEEN)), 1.0, 1.0, np.zeros(MEMORY))),))  # type: ignore[no-untyped-call]
+    seen = typeof(_view(0, np.zeros(len(at.SEEN)), 1.0, 1.0, np.zeros(MEMORY)))  # type: ignore[no-untyped-call]
+    fast.compile((seen,))
     said = fast.nopython_signatures[0].return_type
     width = getattr(said, "count", 0)
     if width not in (2, 4):
@@ -133,6 +137,7 @@ def _driver(function: Callable[[View], Any]) -> Callable[..., int]:
             return float(bid), float(ask), float(bid_qty), float(ask_qty)
 
     heard: Any = njit(nogil=True)(speak)
+    heard.compile((seen,))
 
     def drive(w, memory, tick_size, qty):  # type: ignore[no-untyped-def]
         status = walk(w)
