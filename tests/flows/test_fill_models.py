@@ -72,7 +72,8 @@ def test_every_row_has_the_figures_of_the_same_backtest_by_itself(root):
 
 
 def test_without_an_intensity_there_are_the_models_of_the_tape(root):
-    made = compare_fills(job(root, "tape"), BASE, IntensitySource())
+    made = compare_fills(job(root, "tape"), BASE, IntensitySource(), csv=True)
+    assert (made.path / "fill_models_SYNTH.csv").read_text().count("\n") == made.fill_models.height + 1
     assert side_by_side(made.fill_models)["model"].to_list() == [" ".join(pair) for pair in TAPE]
     assert side_by_side(made.fill_models).columns[1:] == [
         "pnl_total", *COMPONENTS, "fills", "fill_ratio", "max_drawdown", "sharpe",
@@ -89,6 +90,22 @@ def test_the_runs_own_fill_model_is_always_among_them():
     assert {(fill.seed, fill.queue_cancels, fill.book_levels) for fill in found} == {(3, "proportional", 2)}
     assert len(variants(FillSpec("poisson", "through"), has_intensity=True)) == 6, "poisson fills have no reach"
     assert len(variants(FillSpec("price_cross", "through"), has_intensity=False)) == 5
+
+
+def test_a_strategy_that_keeps_things_in_its_file_starts_anew_under_each_fill_model(root, tmp_path):
+    """It cannot be compiled, and quotes wider the more often it was asked."""
+    file = tmp_path / "wider.py"
+    file.write_text(
+        "ASKED = []\n\n\ndef quote(view):\n    ASKED.append(view)\n"
+        "    half = view.tick_size * (1 + len(ASKED) // 100)\n    return view.mid - half, view.mid + half\n"
+    )
+    spec = replace(BASE, quote=QuoteSpec("strategy", strategy=f"{file}:quote"))
+    made = compare_fills(job(root, "memory"), spec, IntensitySource())
+    assert len([text for text in made.warnings if "runs uncompiled" in text]) == 1
+    for number, (model, reach) in enumerate(TAPE, 1):
+        alone = backtest(job(root, f"memory-{number}"), replace(spec, fill=FillSpec(model, reach)), IntensitySource())
+        rows = made.fill_models.filter(number=number, role="metric")
+        assert rows.select(metric="name", value="value", unit="unit").equals(alone.metrics)
 
 
 def test_a_fill_model_that_needs_an_intensity_is_refused_as_in_a_backtest(root):

@@ -165,9 +165,11 @@ class Twin:
                 self.see(event)
             elif self.spec.fill.model in ("trade_cross", "hybrid"):
                 self.share(event)
-        self.write_state()
-        if self.state[-2:-1] == self.state[-1:]:
-            self.state.pop()
+        if not self.state or (self.state[-1]["recv_ns"], self.state[-1]["mid"]) != (
+            self.now,
+            float(self.mid * self.tick),
+        ):
+            self.write_state()
         made = ((ORDERS, self.orders), (FILLS, self.fills), (STATE, self.state))
         return {table.name: as_table(table, rows) for table, rows in made}
 
@@ -558,10 +560,13 @@ class Twin:
             if math.isnan(price):
                 wanted[side] = [(0, 0)] * len(outward)
                 continue
-            ticks = [Fraction(price) / self.tick - side * Fraction(out) for out in outward]
-            hair = side * Fraction(1, 10**6)
-            to_grid = math.floor if side == 1 else math.ceil
-            wanted[side] = [(max(to_grid(t + hair), 0), lots) for t in ticks]
+            nearest = side * (book.ask if side == 1 else book.bid) - 1 if self.spec.post_only else math.inf
+            wanted[side] = []
+            for out in outward:
+                inward = side * Fraction(price) / self.tick - Fraction(out) + Fraction(1, 10**6)
+                nearest = min(math.floor(inward), nearest)
+                wanted[side].append((max(side * nearest, 0), lots))
+                nearest -= 1
         return wanted
 
     # ---- what may be sent, as far as is known

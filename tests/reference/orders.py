@@ -25,6 +25,8 @@ def exposures(
         ends = [(moments[-1]["recv_ns"], "end_of_run"), (order["expire_recv_ns"], "expire")]
         asked = [s for s in steps if s["order_id"] == order["order_id"] and s["action"] == "CANCEL_REQ"]
         ends += [(step["cancel_effective_ns"], "cancel") for step in asked]
+        expired = [s for s in steps if s["order_id"] == order["order_id"] and s["action"] == "EXPIRE"]
+        ends += [(step["recv_ns"], "expire") for step in expired if ("expire", step["recv_ns"]) not in ends]
         ends += [(part["recv_ns"], "fill") for part in own[:1]]
         end = min(ns for ns, _ in ends if ns is not None)
         why = [reason for ns, reason in ends if ns == end][-1]

@@ -209,19 +209,19 @@ def test_fills_that_all_lie_at_the_end_have_no_markouts(made):
 def test_a_backtest_has_every_figure_and_table_with_a_caption_each(made):
     """In the page's order; a run without markouts still has its fills on the price."""
     wanted = [
-        "equity", "where_it_came_from", "inventory", "quotes_close_up", "fills_on_price", "markouts", "latency",
-        "quoted", "fill_models",
+        "equity", "where_it_came_from", "inventory", "fills_on_price", "quotes_close_up", "markouts", "latency",
+        "quoted_time", "fill_models",
     ]  # fmt: skip
     assert list(drawings(made, None)) == wanted
     shown = tables(made, "pnl_total")
     assert list(shown) == [
-        "attribution_by_horizon", "markouts_by_horizon", "latency_table", "fill_models_side_by_side",
+        "attribution_by_horizon", "markouts_by_horizon", "waiting_times", "fill_models_side_by_side",
         "what_each_fill_model_assumes",
     ]  # fmt: skip
     assert {*wanted, *shown} <= {*CAPTIONS, "what_each_fill_model_assumes"}
     old = {table: made[table] for table in ("orders", "fills", "state")}
     assert list(drawings(old, None)) == [
-        "equity", "inventory", "quotes_close_up", "fills_on_price", "latency", "quoted",
+        "equity", "inventory", "fills_on_price", "quotes_close_up", "latency", "quoted_time",
     ]  # fmt: skip
 
 

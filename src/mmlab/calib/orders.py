@@ -1,10 +1,10 @@
 """Own orders of a backtest -> how long each was at risk at which distance, and whether it was filled.
 
 An order is at risk from its activation to the first of: its first fill, its cancel taking effect, the
-end of its time to live, the end of the run (the last row of `state`). Whatever comes later, like the
-other parts of a fill, adds nothing: hits / exposure is then the rate of first fills, the intensity of
-one order on one side. Lots are those of the instant of the first fill. Orders that were refused, or
-that took liquidity when they arrived, never rested and are not measured.
+end of its time to live (an IOC order: its arrival), the end of the run (the last row of `state`). Whatever
+comes later, like the other parts of a fill, adds nothing: hits / exposure is then the rate of first fills,
+the intensity of one order on one side. Lots are those of the instant of the first fill. Orders that were
+refused, or that took liquidity when they arrived, never rested and are not measured.
 
 The distance is that of the price from the mid in force at activation, signed (positive behind the mid)
 and exact in half ticks. `state` has a mid at each decision and fill only, and the mid moves on while an
@@ -25,7 +25,9 @@ from mmlab.core.errors import DataError
 from mmlab.core.instrument import Grid, Instrument
 from mmlab.core.kernels import kernel
 
-ORDER_COLUMNS = ("order_id", "action", "side", "price", "active_recv_ns", "expire_recv_ns", "cancel_effective_ns")
+ORDER_COLUMNS = (
+    "recv_ns", "order_id", "action", "side", "price", "active_recv_ns", "expire_recv_ns", "cancel_effective_ns",
+)  # fmt: skip
 FILL_COLUMNS = ("recv_ns", "order_id", "qty", "liquidity")
 STATE_COLUMNS = ("recv_ns", "mid")
 END_REASONS = ("fill", "cancel", "expire", "end_of_run")
@@ -166,6 +168,7 @@ def _lives(orders: pl.DataFrame, fills: pl.DataFrame, state: pl.DataFrame) -> pl
         raise DataError("there are no rows of state", remedy=ONE_RUN)
     refused = orders.filter(pl.col("action") == "REJECT").select("order_id")
     asked = orders.filter(pl.col("action") == "CANCEL_REQ")
+    expired = orders.filter(pl.col("action") == "EXPIRE").group_by("order_id").agg(expired_ns=pl.col("recv_ns").min())
     first = fills.group_by("order_id").agg(
         fill_ns=pl.col("recv_ns").first(), took=pl.col("liquidity").first() == "taker"
     )
@@ -173,6 +176,8 @@ def _lives(orders: pl.DataFrame, fills: pl.DataFrame, state: pl.DataFrame) -> pl
     lives = (
         placed.join(refused, on="order_id", how="anti")
         .join(asked.group_by("order_id").agg(cancel_ns=pl.col("cancel_effective_ns").min()), on="order_id", how="left")
+        .join(expired, on="order_id", how="left")
+        .with_columns(expire_ns=pl.min_horizontal("expire_ns", "expired_ns"))
         .join(first, on="order_id", how="left")
         .with_columns(over_ns=pl.min_horizontal("cancel_ns", "expire_ns", pl.lit(state["recv_ns"].max(), pl.Int64)))
     )

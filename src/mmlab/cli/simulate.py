@@ -72,7 +72,7 @@ def backtest(
     """
     from mmlab.flows.backtest import IntensitySource
     from mmlab.flows.backtest import backtest as run
-    from mmlab.flows.fill_models import compare_fills as run_all
+    from mmlab.flows.fill_models import compare_fills as run_each
 
     if sweep or sort_by is not None:
         if csv:
@@ -83,7 +83,7 @@ def backtest(
         run_sweep(job.job(), strategy.spec(fill_model), sweep, source, sort_by, report, as_json)
         return
     with progress() as show:
-        flow = run_all if compare_fills else run
+        flow = run_each if compare_fills else run
         result = flow(job.job(), strategy.spec(fill_model), IntensitySource(A, k, fill_params_file), show, csv=csv)
     warn(result.warnings)
     _finish(result, report, as_json)
@@ -129,10 +129,12 @@ def _show_truth(result: Any) -> None:
 
 def _finish(result: BacktestResult | WalkforwardResult, report: bool, as_json: bool) -> None:
     """Show the figures, draw the report if asked, and say where everything lies."""
+    from mmlab.flows.fill_models import ComparedResult
+
     values = {metric: (value, unit) for metric, value, unit in result.metrics.iter_rows()}
     table("metrics", ("metric", "value", "unit"), [(name, *values[name]) for name in SHOWN])
     _show_attribution(result.attribution, values["pnl_total"][0])
-    compared = _show_fill_models(getattr(result, "fill_models", None))
+    compared = _show_fill_models(result.fill_models) if isinstance(result, ComparedResult) else {}
     if report:
         from mmlab.flows.report import make_report
 
@@ -147,12 +149,10 @@ def _show_attribution(attribution: pl.DataFrame, earned: float) -> None:
     table(title, ("component", "value", "unit"), [(*row, "quote") for row in [*rows, ("pnl_total", earned)]])
 
 
-def _show_fill_models(fill_models: pl.DataFrame | None) -> dict[str, Any]:
+def _show_fill_models(fill_models: pl.DataFrame) -> dict[str, Any]:
     """The strategy under each fill model, a column each, and what each assumes; what --json says of it."""
     from mmlab.report.backtest_fills import assumptions, side_by_side
 
-    if fill_models is None:
-        return {}
     found = side_by_side(fill_models)
     models, names = found["model"].to_list(), found.columns[1:]
     rows = [(name.replace("_", " "), *found[name]) for name in names]

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 import polars as pl
 
 from mmlab.core import schemas
+from mmlab.flows import strategy_file
 from mmlab.flows.backtest import (
     BacktestResult,
     IntensitySource,
@@ -21,6 +22,7 @@ from mmlab.report.backtest_fills import HORIZON_S, name
 from mmlab.report.metrics import metrics
 from mmlab.sim.intensity import Intensity
 from mmlab.sim.spec import BacktestSpec, FillSpec
+from mmlab.store.csv_export import csv_name, to_csv
 
 COMPARED = (
     ("trade_cross", "touch"),
@@ -49,6 +51,8 @@ def compare_fills(
         with run.step("compare fills"):
             table = run_each(run, spec, intensity)
         run.folder.write_table(schemas.FILL_MODELS, table)
+        if csv:
+            run.folder.write_bytes(csv_name(schemas.FILL_MODELS, job.symbol), to_csv(schemas.FILL_MODELS, table))
         run.warnings[:] = dict.fromkeys(run.warnings)  # the market was read twice
         made = {"intensity": intensity_manifest(source), **figures.files}
         path = run.commit({**asdict(spec), **made}, spec.fill.seed)
@@ -70,11 +74,19 @@ def run_each(run: Run, spec: BacktestSpec, intensity: Intensity) -> pl.DataFrame
     parts = []
     for number, one in enumerate(specs, 1):
         check_intensity(run, one, intensity, market.tape)
-        parts.append(long(number, one.fill, figures_of(market, one, intensity)))
+        parts.append(long(number, one.fill, figures_of(fresh(market), one, intensity)))
         run.progress("compare fills", number, len(specs))
     table = schemas.FILL_MODELS.check(pl.concat(parts))
     warn_of_idle(run, table, [one.fill for one in specs])
     return table
+
+
+def fresh(market: Market) -> Market:
+    """The market with a strategy of the user's that remembers no other run: uncompiled ones may keep what they like."""
+    strategy = market.strategy
+    if strategy is None or strategy.compiled is not None:
+        return market
+    return replace(market, strategy=strategy_file.load(strategy.name))
 
 
 def figures_of(market: Market, spec: BacktestSpec, intensity: Intensity) -> pl.DataFrame:

@@ -53,7 +53,7 @@ def tables(found: Tables, sort_by: str) -> Tables:
     if "markouts" in found:
         shown["markouts_by_horizon"] = backtest.markouts_by_horizon(found["markouts"])
     if {"orders", "fills"} <= found.keys():
-        shown["latency_table"] = backtest.latency(found["orders"], found["fills"])
+        shown["waiting_times"] = backtest.latency(found["orders"], found["fills"])
     if "fill_models" in found:
         shown["fill_models_side_by_side"] = backtest_fills.side_by_side(found["fill_models"])
         shown["what_each_fill_model_assumes"] = backtest_fills.assumptions(found["fill_models"])
@@ -86,11 +86,11 @@ def of_backtest(t: Tables) -> Drawings:
         "equity": (("state",), lambda: figures.equity(t["state"])),
         "where_it_came_from": (("attribution",), lambda: backtest_figures.waterfall(t["attribution"])),
         "inventory": (("state",), lambda: figures.inventory(t["state"])),
-        "quotes_close_up": (("state", fills), lambda: figures.fills_on_price(*close_up(t["state"], t[fills]))),
         "fills_on_price": (("state", fills), lambda: figures.fills_on_price(t["state"], t[fills])),
+        "quotes_close_up": (("state", fills), lambda: figures.fills_on_price(*close_up(t["state"], t[fills]))),
         "markouts": (("markouts",), lambda: backtest_figures.markouts_drawn(t["markouts"])),
         "latency": (("orders", "fills"), lambda: backtest_figures.latency(t["orders"], t["fills"])),
-        "quoted": (("state",), lambda: backtest_figures.quoted(t["state"])),
+        "quoted_time": (("state",), lambda: backtest_figures.quoted(t["state"])),
         "fill_models": (
             ("fill_models",),
             lambda: backtest_figures.fill_models(backtest_fills.side_by_side(t["fill_models"])),

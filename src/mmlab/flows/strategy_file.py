@@ -22,7 +22,8 @@ def load(where: str) -> Strategy:
     module = _module(path)
     function = getattr(module, name, None)
     if not callable(function):
-        there = [n for n, value in vars(module).items() if callable(value) and value.__module__ == module.__name__]
+        own = {n: value for n, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__}
+        there = [n for n, value in own.items() if callable(value)]
         raise UsageError(
             f"--strategy: {path} has no function {name!r}",
             remedy=f"it has {', '.join(there)}" if there else "define one that takes a view and returns bid, ask",
@@ -40,8 +41,9 @@ def _module(path: Path) -> Any:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        line = getattr(error, "lineno", None) or traceback.extract_tb(error.__traceback__)[-1].lineno
-        raise UsageError(
-            f"--strategy: {path}, line {line}: {type(error).__name__}: {error}", remedy="mend the file"
-        ) from error
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        if isinstance(error, SyntaxError) and not lines:
+            lines = [error.lineno]
+        place = f"{path}, line {lines[-1]}" if lines else str(path)
+        raise UsageError(f"--strategy: {place}: {type(error).__name__}: {error}", remedy="mend the file") from error
     return module

@@ -53,7 +53,10 @@ def waterfall(attribution: pl.DataFrame) -> Figure:
     small = f"quote currency; {row['fills']:,} fills, each followed for {HORIZON_S} s"
     small += f", {row['fills_cut']:,} of them to the end of the run" if row["fills_cut"] else ""
     small += f"; {signed(held)} of the inventory part is on the position held at the start" if held else ""
-    figure, (ax,) = canvas(f"Where the profit of {signed(row['pnl_total'])} came from\n{small}", 3.8)
+    figure, (ax,) = canvas(
+        f"Where the {'loss' if row['pnl_total'] < 0 else 'profit'} of {signed(row['pnl_total'])} came from\n{small}",
+        3.8,
+    )
     values = [row[name] for name in COMPONENTS]
     ends = list(accumulate(values))
     bottoms = [0.0, *ends[:-1], 0.0]

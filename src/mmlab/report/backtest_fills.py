@@ -15,7 +15,7 @@ ASSUMES = {
     "trade_cross queue": "A print beyond the price fills it, or one at the price once prints have consumed the queue "
     "that was shown before it: flatters where hidden orders come first, harsh where it joined its level early.",
     "trade_cross through": "Only a print at least a tick beyond the price fills it, as if it were always the last of "
-    "its queue: a lower bound.",
+    "its queue: a lower bound of the fills.",
     "price_cross touch": "A book whose other side reaches the order fills it: it knows nothing of fills at the touch, "
     "and flatters a large order, as each frame shows its quantity anew.",
     "price_cross through": "A book whose other side lies a tick beyond the order fills it: harsher than touch, and it "

@@ -22,7 +22,7 @@ CAPTIONS = {
     "fills_on_price": "The whole run, thinned to what can be seen: mid, own best quotes that were not being cancelled, "
     "and fills at their prices. Triangles that point up are buys, down sells; blue ones were followed by a move of the "
     "mid in their favour, red ones by a move against them, grey ones by the end of the run.",
-    "quotes_close_up": "The same for the stretch with the most fills: own quotes as they stood, a gap where there was "
+    "quotes_close_up": "The same for a stretch with many fills: own quotes as they stood, a gap where there was "
     "none. A quote is drawn from the decision on, and can be filled from one entry latency later.",
     "where_it_came_from": "Spread earned: the mid less the price of each fill. Adverse selection: what the mid did in "
     "the 5 s after it. Inventory: what it did after that, to the last mid. With the fees these are the whole profit.",
@@ -36,11 +36,12 @@ CAPTIONS = {
     "spread earned and markout. cut: fills so near the end of the run that the markout is not known.",
     "latency": "The part of the orders that waited no longer than this. Cancels are all that were sent, also those "
     "that a fill came before; an order that was never filled has no wait for a fill.",
-    "latency_table": "Times from the orders' own rows, in ms.",
-    "quoted": "In each stretch of time the part with an own bid and ask at work (sent, and not being cancelled), "
+    "waiting_times": "Times from the orders' own rows, in ms.",
+    "quoted_time": "In each stretch of time the part with an own bid and ask at work (sent, and not being cancelled), "
     "with one of them only, or with none.",
     "fill_models": "One strategy, one tape, only the rule that fills its orders differs: dot: profit; bars: its parts. "
-    "Between them lies what this backtest cannot know; a strategy that pays under the kindest rule only does not pay.",
+    "Between them lies what this backtest cannot know; a strategy "
+    "that pays under the kindest rule only is not shown to pay.",
     "fill_models_side_by_side": "Money in quote currency; the parts are those of fills followed for 5 s; fill_ratio: "
     "part of the orders sent that were filled at least in part.",
     "intensity": "Hits per second and side against the distance from the mid in ticks, on a log scale: "

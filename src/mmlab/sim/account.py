@@ -125,7 +125,7 @@ def to_balance(side: int, price: int, lots: int, w: World) -> int:
     dearest = max(P[at.MAKER], P[at.TAKER], 0)
     part = min(lots, max(cash, 0) // (price * P[at.PER]))
     while part > 0 and _reserve(price, part, dearest, w) > cash:
-        part -= max((_reserve(price, part, dearest, w) - cash) // (2 * price * P[at.PER]), 1)
+        part -= max((_reserve(price, part, dearest, w) - cash) // (2 * price * P[at.PER] + 2), 1)
     return int(max(part, 0))
 
 
@@ -147,7 +147,7 @@ def refusal(t: int, side: int, price: int, size: int, w: World) -> int:
     why = at.FINE
     if P[at.LIMIT] > 0 and w.T[S[at.SENT_AT] % P[at.LIMIT]] > t - LIMIT_NS:
         why = at.OVER_LIMIT
-    if w.F[at.LEVERAGE] > 0.0 and 2.0 * after * price * P[at.PER] > w.F[at.LEVERAGE] * _equity2(w):
+    if w.F[at.LEVERAGE] > 0.0 and after > 0 and 2.0 * after * price * P[at.PER] > w.F[at.LEVERAGE] * _equity2(w):
         why = at.NO_MARGIN
     return why
 

@@ -127,7 +127,7 @@ def _send(t: int, s: int, i: int, until: int, why: int, w: World) -> None:
     o[at.ID], o[at.SIDE], o[at.PRICE] = 0, side, price
     o[at.LEFT], o[at.SIZE], o[at.KNOWN] = lots, lots, lots
     o[at.ACTIVE] = t + at.delay(at.ENTRY, t, S[at.NEXT_ID], w) + at.delay(at.FEED, t, S[at.NEXT_ID], w)
-    o[at.EXPIRE], o[at.REQUESTED], o[at.EFFECTIVE] = until, at.NEVER, at.NEVER
+    o[at.EXPIRE], o[at.UNTIL], o[at.REQUESTED], o[at.EFFECTIVE] = until, until, at.NEVER, at.NEVER
     o[at.PHASE], o[at.WHY], o[at.QUEUE], o[at.SHOWN], o[at.TRADED], o[at.AHEAD] = at.ON_ITS_WAY, 0, -1, -1, 0, -1
     refused = why if why != at.FINE else refusal(t, side, price, lots, w)
     if refused != at.FINE:
@@ -138,7 +138,7 @@ def _send(t: int, s: int, i: int, until: int, why: int, w: World) -> None:
     W[s, i, at.WANT_REFUSED] = at.FINE
     o[at.ID] = S[at.NEXT_ID]
     if P[at.TTL] > 0:
-        o[at.EXPIRE] = min(until, o[at.ACTIVE] + P[at.TTL])
+        o[at.EXPIRE] = o[at.UNTIL] = min(until, o[at.ACTIVE] + P[at.TTL])
     w.H[S[at.LIVE], 0], w.H[S[at.LIVE], 1] = -np.log(at.uniform(P[at.SEED], o[at.ID])), 0.0
     if P[at.LIMIT] > 0:
         w.T[S[at.SENT_AT] % P[at.LIMIT]] = t

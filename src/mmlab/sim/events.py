@@ -34,8 +34,8 @@ def depth_columns(levels: int = 1, event_time: bool = False) -> tuple[str, ...]:
 class Tape:
     """One tape: frame arrays of shape (n_frames,), print arrays of shape (n_prints,); ticks, lots, ns.
 
-    exch_ns: the venue's event time of each frame, if it was read and all have one. deep: levels of the book from the touch on, if they
-    were, shape (n_frames, 4 * levels): bid, its lots, ask, its lots; 0 where there is none.
+    exch_ns: the venue's event time of each frame, if it was read and all have one. deep: levels of the book from the
+    touch on, if they were, shape (n_frames, 4 * levels): bid, its lots, ask, its lots; 0 where there is none.
     """
 
     instrument: Instrument

@@ -11,7 +11,7 @@ import polars as pl
 
 from mmlab.core.errors import DataError, UsageError
 from mmlab.core.spans import NS_PER_MS
-from mmlab.sim.layout import Ints
+from mmlab.sim.layout import NEVER, Ints
 from mmlab.sim.spec import BacktestSpec, Jitter
 
 DRAWS = 4096  # quantiles of a distribution that draws choose from
@@ -107,15 +107,21 @@ def series(frame: pl.DataFrame, name: str) -> Series:
         values = frame[column]
         if not values.dtype.is_numeric():
             raise UsageError(f"{name}: {column} holds {values.dtype}, no numbers", remedy="give numbers")
-        bad = values.is_null() | ~values.cast(pl.Float64).is_finite() | (values < 0)
+        most = NEVER // (1 if column == "recv_ns" else NS_PER_MS)
+        bad = values.is_null() | ~values.cast(pl.Float64).is_finite() | (values < 0) | (values > most)
         if bad.any():
             row = int(bad.arg_true()[0])
-            raise UsageError(f"{name}: row {row + 1} has {column} {values[row]}", remedy="give a number of 0 or more")
-    ns = (frame[time].cast(pl.Int64) * (1 if time == "recv_ns" else NS_PER_MS)).to_numpy()
+            raise UsageError(f"{name}: row {row + 1} has {column} {values[row]}", remedy=f"give 0 to {most:.2g}")
+    ns = _in_ns(frame[time], 1 if time == "recv_ns" else NS_PER_MS)
     back = np.flatnonzero(np.diff(ns) < 0)
     if back.size:
         raise UsageError(f"{name}: row {int(back[0]) + 2} is earlier than the one before", remedy=f"sort by {time}")
-    found = {
-        kind: np.rint(frame[f"{kind}_ms"].cast(pl.Float64).to_numpy() * NS_PER_MS).astype(np.int64) for kind in kinds
-    }
-    return Series(ns, **found)
+    return Series(ns, **{kind: _in_ns(frame[f"{kind}_ms"], NS_PER_MS) for kind in kinds})
+
+
+def _in_ns(values: pl.Series, unit: int) -> Ints:
+    """Numbers of `unit` ns in ns, whole ones exactly."""
+    if values.dtype.is_integer():
+        whole: Ints = values.cast(pl.Int64).to_numpy() * unit
+        return whole
+    return np.rint(values.cast(pl.Float64).to_numpy() * unit).astype(np.int64)

@@ -34,11 +34,11 @@ OUTWARD = SEEN_AT + len(SEEN)
 # S: the state between events
 (CASH, LOTS, FEES, LIVE, NEXT_ID, FRAME_AT, PRINT_AT, NOW, DECIDED, TAKEN_BID, TAKEN_ASK, SEGMENT, SAMPLE_NS,
  SAMPLE_MID2, RING_AT, RING_N, SUM_NS, SUM_MOVE2, N_ORDERS, N_FILLS, N_STATE, LAST_STATE_NS, KNOWN_CASH, KNOWN_LOTS,
- REPORT_AT, REPORT_N, LAST_REPORT, N_REPORTED, SENT_AT, DELAY_AT) = range(30)  # fmt: skip
+ REPORT_AT, REPORT_N, LAST_REPORT, N_REPORTED, SENT_AT, LAST_STATE_MID2, DELAY_AT) = range(31)  # fmt: skip
 S_WIDTH = DELAY_AT + 4  # where each of the four series of latencies stands
 # L: one live order a row, oldest first; H: its exponential draw, the hazard it has lived through, its rate
 (ID, SIDE, PRICE, LEFT, ACTIVE, EXPIRE, REQUESTED, EFFECTIVE, PHASE, WHY, SIZE, KNOWN, QUEUE, SHOWN, TRADED, AHEAD,
- ENDED) = range(17)  # fmt: skip
+ UNTIL, ENDED) = range(18)  # fmt: skip
 ON_ITS_WAY, RESTING, GONE = range(3)  # PHASE; GONE: over at the venue, and the strategy has not heard of it
 # Q: reports on their way to the strategy
 REPORT_NS, REPORT_ID, REPORT_LOTS, REPORT_CASH, REPORT_END = range(5)
@@ -155,7 +155,7 @@ def log_order(t: int, action: int, o: Ints, reason: int, w: World) -> None:
     row = w.orders[w.S[N_ORDERS]]
     row[0], row[1], row[2], row[3] = t, o[ID], action, status
     row[4], row[5], row[6], row[7] = o[SIDE], o[PRICE], o[SIZE], o[LEFT]
-    row[8], row[9], row[10], row[11] = o[ACTIVE], o[EXPIRE], o[REQUESTED], o[EFFECTIVE]
+    row[8], row[9], row[10], row[11] = o[ACTIVE], o[UNTIL], o[REQUESTED], o[EFFECTIVE]
     row[12], row[13] = reason, o[WHY]
     w.S[N_ORDERS] += 1
 
@@ -175,7 +175,7 @@ def log_state(t: int, w: World) -> None:
     row = w.state[S[N_STATE]]
     row[0], row[1], row[2], row[3], row[4], row[5], row[6] = t, S[LOTS], S[CASH], mid2(w), live, bid, ask
     S[N_STATE] += 1
-    S[LAST_STATE_NS] = t
+    S[LAST_STATE_NS], S[LAST_STATE_MID2] = t, row[3]
 
 
 @hot

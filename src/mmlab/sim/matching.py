@@ -104,15 +104,14 @@ def reached(price: int, lots: int, w: World) -> int:
 def match(t: int, price: int, lots: int, w: World) -> None:
     """Share one print among the orders that it reaches; at its very price, an order's queue comes first."""
     left, best = lots, reached(price, lots, w)
-    while best >= 0 and left > 0:
+    while best >= 0:
         o = w.L[best]
         part = min(left, o[at.LEFT])
         if w.P[at.QUEUES] == 1 and o[at.PRICE] == price:
-            part = min(part, lots - o[at.AHEAD])
-            o[at.AHEAD] += part
+            part = min(part, left - o[at.AHEAD])
         left -= part
         fill(t, best, part, o[at.PRICE], at.BY_PRINT, w)
-        best = reached(price, lots, w)
+        best = reached(price, left, w) if left > 0 else -1
 
 
 @hot

@@ -241,8 +241,8 @@ def _floor_lots(qty: float, instrument: Instrument) -> int:
 
 
 def _last_state(tape: Tape, w: World) -> None:
-    """The account at the end of the tape."""
-    if w.S[e.LAST_STATE_NS] < tape.span_ns[1]:
+    """The account at the end of the tape, unless the last row says all of it: a fill comes with its own row."""
+    if w.S[e.LAST_STATE_NS] < tape.span_ns[1] or w.S[e.LAST_STATE_MID2] != tape.bid[-1] + tape.ask[-1]:
         e.log_state(tape.span_ns[1], w)
 
 

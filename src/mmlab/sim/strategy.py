@@ -6,6 +6,7 @@ import traceback
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from inspect import isfunction
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -62,6 +63,8 @@ class Strategy:
     @classmethod
     def of(cls, name: str, sha256: str, function: Callable[[View], Any]) -> Strategy:
         """Compiled if it can be; raises UsageError for a function that returns something else than quotes."""
+        if not (isfunction(function) or hasattr(function, "py_func")):
+            return cls(name, sha256, function, None, f"it is a {type(function).__name__}, no plain function")
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", NumbaWarning)
@@ -79,14 +82,21 @@ class Strategy:
             except UsageError:
                 raise
             except Exception as error:
-                place = traceback.extract_tb(error.__traceback__)[-1]
-                line = "" if self.compiled else f" in line {place.lineno}"
+                frames = traceback.extract_tb(error.__traceback__)
+                lines = [frame.lineno for frame in frames if frame.filename == self.file]
+                line = f" in line {lines[-1]}" if lines else ""
                 raise UsageError(
                     f"--strategy {self.name} failed{line} at {int(w.S[at.NOW])} ns: {type(error).__name__}: {error}",
                     remedy="mend the strategy",
                 ) from error
 
         return step
+
+    @property
+    def file(self) -> str:
+        """Where the function is from."""
+        code = getattr(getattr(self.function, "py_func", self.function), "__code__", None)
+        return code.co_filename if code else ""
 
     def _interpreted(self, w: World, memory: Floats, tick_size: float, qty: float) -> int:
         """The same loop as the compiled driver's."""
@@ -117,7 +127,7 @@ def _view(t: int, V: Floats, tick_size: float, qty: float, memory: Floats) -> Vi
 
 def _driver(function: Callable[[View], Any]) -> Callable[..., int]:
     """The walk and the strategy in one compiled loop; raises NumbaError if the strategy cannot be compiled."""
-    fast: Any = function if hasattr(function, "py_func") else njit(nogil=True)(function)
+    fast: Any = function if hasattr(function, "py_func") else njit(nogil=True, boundscheck=True)(function)
     seen = typeof(_view(0, np.zeros(len(at.SEEN)), 1.0, 1.0, np.zeros(MEMORY)))  # type: ignore[no-untyped-call]
     fast.compile((seen,))
     said = fast.nopython_signatures[0].return_type

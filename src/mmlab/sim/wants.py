@@ -114,7 +114,7 @@ def spread(centre: float, half: float, w: World) -> None:
         sell = max(int(np.ceil(max(min(centre + out, most), 0.0) - HAIR)), lowest)
         W[0, i, at.WANT_PRICE], W[1, i, at.WANT_PRICE] = buy, sell
         W[0, i, at.WANT_LOTS], W[1, i, at.WANT_LOTS] = P[at.QTY], P[at.QTY]
-        highest, lowest = buy - 1, sell + 1
+        highest, lowest = max(buy - 1, 0), sell + 1
 
 
 @inner
@@ -135,7 +135,7 @@ def look(t: int, w: World) -> None:
 @kernel
 def answer(bid: float, ask: float, bid_qty: float, ask_qty: float, w: World) -> None:
     """A user's strategy has spoken: prices to the grid, outward, and, post-only, no further than short of the touch;
-    lots floored; nan for no order on a side."""
+    lots floored; nan for no order on a side. Raises ValueError for an order that is worth too much to be counted."""
     P, now = w.P, w.S[at.FRAME_AT] - 1
     most = at.MOST_QUANTA / max(P[at.QTY] * P[at.PER], 1)
     highest, lowest = int(most), -int(most)
@@ -144,15 +144,18 @@ def answer(bid: float, ask: float, bid_qty: float, ask_qty: float, w: World) -> 
     for s in range(2):
         price, qty = (bid, bid_qty) if s == 0 else (ask, ask_qty)
         ticks = min(max(price * P[at.TICK_DEN] / P[at.TICK_NUM], -most), most)
-        lots = int(min(qty * P[at.LOT_DEN] / P[at.LOT_NUM], most) + USERS_HAIR) if qty > 0.0 else 0
+        lots = int(min(qty * P[at.LOT_DEN] / P[at.LOT_NUM], at.MOST_QUANTA) + USERS_HAIR) if qty > 0.0 else 0
         for i in range(w.W.shape[1]):
             row, out = w.W[s, i], w.F[at.OUTWARD + i]
             row[at.WANT_PRICE], row[at.WANT_LOTS] = 0, 0
             if np.isnan(price):
                 continue
             if s == 0:
-                highest = min(int(np.floor(ticks - out + USERS_HAIR)), highest)
+                highest = min(int(np.floor(max(ticks - out, -1.0) + USERS_HAIR)), highest)
             else:
-                lowest = max(int(np.ceil(ticks + out - USERS_HAIR)), lowest)
+                lowest = max(int(np.ceil(min(ticks + out, most) - USERS_HAIR)), lowest)
             row[at.WANT_PRICE], row[at.WANT_LOTS] = max(highest if s == 0 else lowest, 0), lots
             highest, lowest = (highest - 1, lowest) if s == 0 else (highest, lowest + 1)
+            dearest = float(max(row[at.WANT_PRICE], w.frames[now, at.ASK]))
+            if lots > P[at.QTY] and dearest * lots * P[at.PER] > at.MOST_QUANTA:
+                raise ValueError("an order is worth too much to be counted exactly")
