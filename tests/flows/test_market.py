@@ -214,3 +214,16 @@ def test_a_sweep_over_a_strategy_of_the_users_has_the_figures_of_single_runs(roo
         rows = made.sweep.filter(number=number, role="metric")
         assert rows.select(metric="name", value="value", unit="unit").equals(alone)
     assert read_json(made.path / "manifest.json")["spec"]["strategy_compiled"] is True
+
+
+def test_a_strategy_that_remembers_is_loaded_anew_for_each_run_of_a_sweep(root):
+    """What could not be compiled may keep state in its file: no run finds another's."""
+    text = "seen = []\ndef quotes(view):\n    seen.append(view)\n    edge = len(seen) * view.tick_size\n"
+    (root / "remembers.py").write_text(text + "    return view.mid - edge, view.mid + edge\n")
+    base = BacktestSpec(QuoteSpec("strategy", strategy=f"{root / 'remembers.py'}:quotes"), **FREE)
+    made = sweep(job(root, "remembers"), base, parse(["entry-latency-ms=0,1"]), NONE)
+    first = made.sweep.filter(role="metric", name="fills")["value"]
+    again = backtest(job(root, "again"), replace(base, entry_latency_ms=1), NONE).metrics.filter(metric="fills")[
+        "value"
+    ]
+    assert first[-1] == again[0] > 0

@@ -11,7 +11,7 @@ import polars as pl
 from mmlab.core import schemas
 from mmlab.core.errors import DataError, UsageError
 from mmlab.core.table import Table
-from mmlab.flows.market import files_manifest, read_market
+from mmlab.flows.market import Market, files_manifest, read_market
 from mmlab.flows.run import Job, Progress, Run, begin, no_progress
 from mmlab.report.attribution import Mids, attribution, markouts
 from mmlab.report.metrics import metrics
@@ -36,11 +36,12 @@ class BacktestResult:
 
 @dataclass(frozen=True)
 class Figures:
-    """What a run shows at its end, and what its manifest keeps of the files that it used."""
+    """What a run shows at its end, what its manifest keeps of the files that it used, and what it ran on."""
 
     metrics: pl.DataFrame
     attribution: pl.DataFrame
     files: dict[str, object]
+    market: Market
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ def simulate_into(run: Run, spec: BacktestSpec, intensity: Intensity, *, csv: bo
         skipped = found.orders.filter(pl.col("action") == "SKIP")["reject_reason"].unique().sort().to_list()
         run.warn("no order was filled" + (f"; quotes were not sent because of {', '.join(skipped)}" if skipped else ""))
     by_name = {table.name: frame for table, frame in made}
-    return Figures(by_name["metrics"], by_name["attribution"], files_manifest(spec, market.strategy))
+    return Figures(by_name["metrics"], by_name["attribution"], files_manifest(spec, market.strategy), market)
 
 
 def tables(found: Result, tape: events.Tape) -> list[tuple[Table, pl.DataFrame]]:

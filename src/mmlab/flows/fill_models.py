@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, replace
 import polars as pl
 
 from mmlab.core import schemas
-from mmlab.flows import strategy_file
 from mmlab.flows.backtest import (
     BacktestResult,
     IntensitySource,
@@ -15,8 +14,9 @@ from mmlab.flows.backtest import (
     intensity_manifest,
     simulate_into,
 )
-from mmlab.flows.market import Market, read_market
+from mmlab.flows.market import Market
 from mmlab.flows.run import Job, Progress, Run, begin, no_progress
+from mmlab.flows.strategy_file import fresh
 from mmlab.report.attribution import Mids, attribution
 from mmlab.report.backtest_fills import HORIZON_S, name
 from mmlab.report.metrics import metrics
@@ -49,11 +49,11 @@ def compare_fills(
         intensity = source.load(run.instrument.tick_size)
         figures = simulate_into(run, spec, intensity, csv=csv)
         with run.step("compare fills"):
-            table = run_each(run, spec, intensity)
+            table = run_each(run, spec, figures.market, intensity)
         run.folder.write_table(schemas.FILL_MODELS, table)
         if csv:
             run.folder.write_bytes(csv_name(schemas.FILL_MODELS, job.symbol), to_csv(schemas.FILL_MODELS, table))
-        run.warnings[:] = dict.fromkeys(run.warnings)  # the market was read twice
+        run.warnings[:] = dict.fromkeys(run.warnings)
         made = {"intensity": intensity_manifest(source), **figures.files}
         path = run.commit({**asdict(spec), **made}, spec.fill.seed)
         return ComparedResult(path, figures.metrics, figures.attribution, run.warnings, table)
@@ -67,26 +67,19 @@ def variants(fill: FillSpec, has_intensity: bool) -> list[FillSpec]:
     return can_run if name(fill.model, fill.reach) in known else [*can_run, fill]
 
 
-def run_each(run: Run, spec: BacktestSpec, intensity: Intensity) -> pl.DataFrame:
+def run_each(run: Run, spec: BacktestSpec, market: Market, intensity: Intensity) -> pl.DataFrame:
     """The table of all fill models; warns of those under which nothing was filled."""
-    market = read_market(run, spec)
     specs = [replace(spec, fill=fill) for fill in variants(spec.fill, bool(intensity.start_ns.size))]
     parts = []
     for number, one in enumerate(specs, 1):
         check_intensity(run, one, intensity, market.tape)
-        parts.append(long(number, one.fill, figures_of(fresh(market), one, intensity)))
+        parts.append(
+            long(number, one.fill, figures_of(replace(market, strategy=fresh(market.strategy)), one, intensity))
+        )
         run.progress("compare fills", number, len(specs))
     table = schemas.FILL_MODELS.check(pl.concat(parts))
     warn_of_idle(run, table, [one.fill for one in specs])
     return table
-
-
-def fresh(market: Market) -> Market:
-    """The market with a strategy of the user's that remembers no other run: uncompiled ones may keep what they like."""
-    strategy = market.strategy
-    if strategy is None or strategy.compiled is not None:
-        return market
-    return replace(market, strategy=strategy_file.load(strategy.name))
 
 
 def figures_of(market: Market, spec: BacktestSpec, intensity: Intensity) -> pl.DataFrame:

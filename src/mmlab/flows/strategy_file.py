@@ -5,16 +5,31 @@ from __future__ import annotations
 import importlib.util
 import sys
 import traceback
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from mmlab.core.errors import UsageError
-from mmlab.sim.strategy import Strategy
+from mmlab.sim.strategy import Strategy, View
 from mmlab.store.parts import sha256
 
 
 def load(where: str) -> Strategy:
     """From `file.py:name`; raises UsageError for what is no such function."""
+    path, function = _function(where)
+    return Strategy.of(where, sha256(path), function)
+
+
+def fresh(strategy: Strategy | None) -> Strategy | None:
+    """One that remembers no other run: what could not be compiled may keep state in its file, which is run anew."""
+    if strategy is None or strategy.compiled is not None:
+        return strategy
+    return replace(strategy, function=_function(strategy.name)[1])
+
+
+def _function(where: str) -> tuple[Path, Callable[[View], Any]]:
+    """The file and the function in it."""
     file, _, name = where.rpartition(":")
     path = Path(file)
     if not file or not path.is_file():
@@ -22,13 +37,12 @@ def load(where: str) -> Strategy:
     module = _module(path)
     function = getattr(module, name, None)
     if not callable(function):
-        own = {n: value for n, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__}
-        there = [n for n, value in own.items() if callable(value)]
+        there = [n for n, value in vars(module).items() if callable(value) and value.__module__ == module.__name__]
         raise UsageError(
             f"--strategy: {path} has no function {name!r}",
             remedy=f"it has {', '.join(there)}" if there else "define one that takes a view and returns bid, ask",
         )
-    return Strategy.of(where, sha256(path), function)
+    return path, function
 
 
 def _module(path: Path) -> Any:

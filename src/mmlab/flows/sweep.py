@@ -19,6 +19,7 @@ from mmlab.flows.backtest import IntensitySource, check_intensity, intensity_man
 from mmlab.flows.market import files_manifest, read_strategy, read_tapes
 from mmlab.flows.quick import quick_metrics
 from mmlab.flows.run import Job, Progress, Run, begin, no_progress
+from mmlab.flows.strategy_file import fresh
 from mmlab.report.grid import column, wide
 from mmlab.report.metrics import metrics
 from mmlab.sim import events
@@ -100,7 +101,7 @@ def run_all(
     def measured(values: tuple[Value, ...]) -> pl.DataFrame:
         with naming(grid, values):
             spec = grid.spec(base, values)
-            return one(tapes[spec.fill.book_levels], spec, intensity, strategy)
+            return one(tapes[spec.fill.book_levels], spec, intensity, fresh(strategy))
 
     blocks: list[pl.DataFrame] = []
     rows: list[pl.DataFrame] = []

@@ -40,8 +40,7 @@ CAPTIONS = {
     "quoted_time": "In each stretch of time the part with an own bid and ask at work (sent, and not being cancelled), "
     "with one of them only, or with none.",
     "fill_models": "One strategy, one tape, only the rule that fills its orders differs: dot: profit; bars: its parts. "
-    "Between them lies what this backtest cannot know; a strategy "
-    "that pays under the kindest rule only is not shown to pay.",
+    "Between them lies what this backtest cannot know: one that pays under the kindest rule only is not shown to pay.",
     "fill_models_side_by_side": "Money in quote currency; the parts are those of fills followed for 5 s; fill_ratio: "
     "part of the orders sent that were filled at least in part.",
     "intensity": "Hits per second and side against the distance from the mid in ticks, on a log scale: "
