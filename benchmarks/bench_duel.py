@@ -201,9 +201,9 @@ def main() -> None:
             "fills", "profit", "bps of turnover")  # fmt: skip
     sizes = " or ".join(f"{n_events[book]:,} events of {what}" for book, what in BOOKS.items())
     note = (
-        f"mmlab walks 864,000 frames and 2,986,393 prints, the peer {sizes}. A later process of mmlab compiles nothing; "
-        "the peer's loop cannot be cached, so that each of its processes is its first. `benchmarks/bench_duel.py` says "
-        "what each engine models, and why their fills differ."
+        f"864,000 frames and 2,986,393 prints for mmlab, {sizes} for the peer. A later process of mmlab compiles "
+        "nothing; the peer's loop cannot be cached, so that each of its processes is its first. "
+        "`benchmarks/bench_duel.py` says what each engine models, and why their fills differ."
     )
     write("duel", f"{markdown(head, rows)}\n\n{note}")
 

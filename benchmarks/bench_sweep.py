@@ -1,4 +1,4 @@
-"""Milliseconds for each further run of a sweep: 40 values of gamma over the generated day, checked against plain runs."""
+"""Milliseconds for each further run of a sweep: 40 values of gamma over the generated day, equal to plain runs."""
 
 from __future__ import annotations
 

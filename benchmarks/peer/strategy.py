@@ -5,9 +5,10 @@ function of numba's over a market by depth, `elapse` for 100 ms, quotes, cancels
 post-only orders where none stands, and a record of the account. Quotes are eqs. 29 and 30 of the paper, outward to the
 tick, and never across the touch; one order a side.
 
-The exchange fills partially and its queue model is the risk averse one: an order waits for all that was shown at its
-price when it came, and trades alone take from that. Prints the seconds of each call from events in memory to records,
-and what came of the last one.
+The exchange fills whole orders (the one that fills in part ends early: its issues 301 and 312). Its queue model is the
+risk averse one: an order waits for all that was shown at its price when it came, and trades alone take from that.
+
+Prints the seconds of each call, from events in memory to records, and what came of the last one.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from hftbacktest import BUY, GTX, LIMIT, SELL, BacktestAsset, Recorder, ROIVectorMarketDepthBacktest
+from hftbacktest import BUY, GTX, LIMIT, BacktestAsset, Recorder, ROIVectorMarketDepthBacktest
 from numba import njit
 
 STEPS = 24 * 60 * 600 + 10

@@ -383,6 +383,22 @@ def test_a_hole_is_taken_from_the_buckets_it_lies_in():
     assert not summed.exposure_ns[:, 1].any()
 
 
+def test_an_order_that_ends_at_its_arrival_was_never_at_risk():
+    """IOC: what it cannot take expires at once, without a time to live or a cancel; it is no order until the end."""
+    end = order(1, "EXPIRE", 10, status="EXPIRED", cancel_reason="IOC")
+    assert exposed([order(1), end]).is_empty()
+    assert exposed([order(1), order(1, "EXPIRE", 300)])["exposure_ns"].to_list() == [290]
+
+
+def test_a_rejected_cancel_and_the_rule_that_filled_change_nothing():
+    """The venue had filled it before; by a book that crossed it is a hit as well as by a print."""
+    late = order(1, "CANCEL_REJECT", 400, cancel_req_ns=400, reject_reason="order_is_gone")
+    for reason in ("trade_cross", "poisson", "price_cross"):
+        found = exposed([order(1), late], [fill(1, 300, reason=reason)])
+        assert found.equals(exposed([order(1)], [fill(1, 300)]))
+        assert found["hit"].to_list() == [True]
+
+
 def test_both_sides_and_the_bounds_of_the_distance_are_inclusive():
     steps = [order(1), order(2, side=-1, price=100.03), order(3, price=99.99)]
     frame = exposed(steps, [fill(3, 50)])

@@ -13,11 +13,13 @@ from mmlab.core import schemas
 from mmlab.core.instrument import Instrument
 from mmlab.sim import events
 from mmlab.sim.intensity import FOREVER, Intensity
+from mmlab.sim.run import Result
 from mmlab.sim.spec import FILL_MODELS, QUOTE_MODELS, BacktestSpec, FillSpec, QuoteSpec
 from reference.backtest import Frame, Market, Print
 
 Levels = tuple[tuple[int, int, int, int], ...]
 
+TABLES = ("orders", "fills", "state")
 START = 1_700_000_000 * 10**9
 MS = 10**6
 CONSTANT = ((0, FOREVER, 1.5, 0.25),)
@@ -174,6 +176,12 @@ def tape(market: Market, levels: int = 3) -> events.Tape:
         )
     )
     return events.tape(depth, trades, instrument(market))
+
+
+def assert_same(a: Result | dict[str, pl.DataFrame], b: Result) -> None:
+    for name in TABLES:
+        mine = a[name] if isinstance(a, dict) else getattr(a, name)
+        assert mine.equals(getattr(b, name)), f"{name}\n{mine.rows()}\n{getattr(b, name).rows()}"
 
 
 def instrument(market: Market) -> Instrument:

@@ -19,9 +19,8 @@ from mmlab.sim.run import Result, run
 from mmlab.sim.script import Script
 from mmlab.sim.spec import BacktestSpec, FillSpec, QuoteSpec
 from reference.backtest import Frame, Line, Market, Print, Twin
-from reference.markets import CONSTANT, MS, START, busy, cases, instrument, intensity, still, tape
+from reference.markets import CONSTANT, MS, START, TABLES, assert_same, busy, cases, instrument, intensity, still, tape
 
-TABLES = ("orders", "fills", "state")
 FAR = 2**62
 
 
@@ -36,12 +35,6 @@ def script(market: Market, lines: dict[int, Line]) -> Script:
     for i, (buy, sell, end) in lines.items():
         bid[i], ask[i], until[i] = buy, sell, layout.NEVER if end is None else end
     return Script(np.isin(np.arange(n), list(lines)), bid, ask, until)
-
-
-def assert_same(a: Result | dict[str, pl.DataFrame], b: Result) -> None:
-    for name in TABLES:
-        mine = a[name] if isinstance(a, dict) else getattr(a, name)
-        assert mine.equals(getattr(b, name)), f"{name}\n{mine.rows()}\n{getattr(b, name).rows()}"
 
 
 def fixed(half: float = 1.0, fill: FillSpec | None = None, **flags: object) -> BacktestSpec:
@@ -89,16 +82,44 @@ def test_every_row_equals_the_slow_twins_when_a_script_quotes(case):
     assert_same(simulate(market, spec, script=script(market, lines), buffer_rows=1), got)
 
 
+SLOW = {"entry_latency_ms": 30, "cancel_latency_ms": 60, "response_latency_ms": 120}
 BUSY_SPECS = [
     fixed(2.0, requote_interval_ms=50, entry_latency_ms=30, cancel_latency_ms=300),
     fixed(1.0, post_only=False, account="spot", initial_cash=1_000.0, initial_inventory=0.5, taker_fee=0.001),
     fixed(2.0, FillSpec("poisson"), ttl_ms=400, maker_fee=-0.0001),
     BacktestSpec(QuoteSpec(gamma=20.0, sigma_window_s=4), FillSpec("poisson"), qty=0.002, initial_inventory=0.01),
-]
+    fixed(2.0, FillSpec(reach="queue"), **SLOW, latency_jitter="exponential:40", feed_latency="recorded"),
+    fixed(
+        1.0, FillSpec(reach="queue", queue_cancels="proportional"), requote_interval_ms=50, min_move_ticks=3,
+        max_inventory=0.02, cancel_latency_ms=400,
+    ),
+    replace(
+        fixed(1.0, FillSpec("price_cross", book_levels=3), **SLOW, latency_jitter="lognormal:0.7", orders_per_10s=30),
+        quote=QuoteSpec("ladder", deltas=(1.0, 2.5, 4.0)), qty=0.009,
+    ),
+    replace(
+        fixed(1.0, FillSpec("hybrid", "through"), **SLOW, account="spot", initial_cash=1.7, initial_inventory=0.009),
+        quote=QuoteSpec("inventory_skew", half_spread_ticks=1.0, skew_ticks=0.5, levels=3), size_to_balance=True,
+    ),
+    replace(
+        fixed(1.0, FillSpec(book_levels=2), time_in_force="IOC", post_only=False, response_latency_ms=300),
+        quote=QuoteSpec("microprice", half_spread_ticks=0.0, levels=2, level_step_ticks=0.5),
+        entry_latency_ms=70, requote_interval_ms=50, leverage=0.5, initial_cash=10.0,
+    ),
+    replace(
+        fixed(1.0, FillSpec("hybrid", "queue"), feed_latency="3.5"),
+        quote=QuoteSpec(
+            "glft", gamma=5.0, sigma_method="ewma", sigma_halflife_s=3.0, levels=2, A=2.0, k=0.4, horizon="session"
+        ),
+    ),
+]  # fmt: skip
+NAMES = [
+    "margin", "taking", "poisson", "formula", "queue", "proportional", "ladder", "skew", "ioc", "glft",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-@pytest.mark.parametrize("spec", BUSY_SPECS, ids=["margin", "taking", "poisson", "formula"])
+@pytest.mark.parametrize("spec", BUSY_SPECS, ids=NAMES)
 def test_a_busy_market_equals_the_slow_twins_and_trades(spec, seed):
     market = busy(seed)
     got = simulate(market, spec, buffer_rows=1)
@@ -117,7 +138,7 @@ def interpreted(monkeypatch) -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("spec", BUSY_SPECS, ids=["margin", "taking", "poisson", "formula"])
+@pytest.mark.parametrize("spec", BUSY_SPECS, ids=NAMES)
 def test_the_kernels_are_also_plain_python(spec, request):
     market = busy(2, 250)
     compiled = simulate(market, spec)
@@ -155,6 +176,10 @@ def test_no_row_knows_an_event_that_follows_it(case, at, what):
 def test_an_order_is_filled_only_within_its_life_and_its_size(case):
     market, spec = case
     got = simulate(market, spec)
+    over = got.orders.filter(pl.col("action").is_in(["REJECT", "EXPIRE", "CANCEL_ACK", "CLOSE_FILLED"]))
+    assert not over["order_id"].is_duplicated().any()
+    late = got.fills.join(over.select("order_id", over_ns="recv_ns"), on="order_id")
+    assert late.filter(pl.col("recv_ns") > pl.col("over_ns")).is_empty()
     life = got.orders.filter(pl.col("order_id") > 0).group_by("order_id").agg(
         pl.col("active_recv_ns").first(),
         pl.min_horizontal("cancel_effective_ns", "expire_recv_ns").min().fill_null(FAR).alias("end"),
@@ -180,18 +205,19 @@ def test_neither_a_print_nor_a_touch_is_used_twice(case):
         until = market.frames[i + 1].ns if i + 1 < len(market.frames) else FAR
         if (i and market.frames[i - 1].ns == frame.ns) or until == frame.ns:
             continue  # frames of one instant share their takers
-        shown = fills.filter(
-            (pl.col("reason") == "taker") & (pl.col("recv_ns") > frame.ns) & (pl.col("recv_ns") < until)
-        )
-        assert shown.filter(pl.col("side") == 1)["lots"].sum() <= frame.ask_lots
-        assert shown.filter(pl.col("side") == -1)["lots"].sum() <= frame.bid_lots
+        took = (pl.col("reason") == "taker") & (pl.col("recv_ns") > frame.ns) & (pl.col("recv_ns") < until)
+        crossed = (pl.col("reason") == "price_cross") & (pl.col("recv_ns") == frame.ns)
+        shown = fills.filter(took | crossed)
+        for side in (1, -1):
+            most = sum(lots for _, lots in frame.levels(-side, spec.fill.book_levels))
+            assert shown.filter(pl.col("side") == side)["lots"].sum() <= most
 
 
 @settings(max_examples=80, deadline=None)
 @given(case=cases(60))
 def test_a_spot_account_is_never_overdrawn_and_the_cap_holds(case):
     market, spec = case
-    spot = simulate(market, replace(spec, account="spot")).state
+    spot = simulate(market, replace(spec, account="spot", leverage=0.0)).state
     assert spot.select((pl.col("cash") >= 0).all() & (pl.col("inventory") >= 0).all()).item()
     if spec.max_inventory is not None:
         most = simulate(market, spec).state["inventory"].abs().to_numpy().max()
@@ -215,8 +241,9 @@ def test_one_lot_parts_whose_fees_round_up_never_overdraw_an_account_that_had_ju
 def test_an_order_that_enters_later_is_not_filled_earlier(case, later):
     market, spec = case
     spec = replace(
-        spec, fill=replace(spec.fill, model="trade_cross"), requote_interval_ms=10**6, ttl_ms=0, post_only=True
-    )
+        spec, fill=replace(spec.fill, model="trade_cross"), requote_interval_ms=10**6, ttl_ms=0, post_only=True,
+        time_in_force="GTC",
+    )  # fmt: skip
     first = []
     for latency in (spec.entry_latency_ms, spec.entry_latency_ms + later):
         got = simulate(market, replace(spec, entry_latency_ms=latency))

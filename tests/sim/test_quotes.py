@@ -148,7 +148,7 @@ def test_at_the_horizon_only_the_spread_of_the_intensity_is_left():
     assert avellaneda_stoikov(40.0, 0.1, 4.0, 0.0, 1.5) == (0.0, pytest.approx(np.log(1 + 0.1 / 1.5) / 0.1, rel=1e-14))
 
 
-prices, shown = st.floats(1e-4, 1e6), st.floats(0, 1e9)
+prices, shown = st.floats(1e-4, 1e6), st.just(0.0) | st.floats(1e-9, 1e9)
 
 
 @given(prices, st.floats(1e-4, 1e3), shown, shown)

@@ -37,7 +37,8 @@ def _function(where: str) -> tuple[Path, Callable[[View], Any]]:
     module = _module(path)
     function = getattr(module, name, None)
     if not callable(function):
-        there = [n for n, value in vars(module).items() if callable(value) and value.__module__ == module.__name__]
+        own = {n: value for n, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__}
+        there = [n for n, value in own.items() if callable(value)]
         raise UsageError(
             f"--strategy: {path} has no function {name!r}",
             remedy=f"it has {', '.join(there)}" if there else "define one that takes a view and returns bid, ask",
@@ -54,7 +55,7 @@ def _module(path: Path) -> Any:
     sys.modules[spec.name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         if isinstance(error, SyntaxError) and not lines:
             lines = [error.lineno]

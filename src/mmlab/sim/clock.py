@@ -51,7 +51,7 @@ def _race(now: int, stop: int, w: World) -> tuple[int, int]:
             rate = hazard(L[j, at.SIDE] * (mid2 - 2 * L[j, at.PRICE]) / 2.0, A, k)
             H[j, 2] = rate
             wait = np.ceil((H[j, 0] - H[j, 1]) / rate / at.S_PER_NS) if rate > 0.0 else np.inf
-            if wait < 9e18 and now + int(max(wait, 0.0)) < stop:
+            if wait < at.NEVER and now + int(max(wait, 0.0)) < stop:
                 filled, stop = j, now + int(max(wait, 0.0))
     for j in range(w.S[at.LIVE]):
         if L[j, at.PHASE] == at.RESTING:

@@ -30,8 +30,8 @@ COUNTED = 2.0**59  # quanta: beyond it the plain walk is asked, which says what 
 NOT_YET = -1
 
 # N: whole numbers summed over the rows
-(PLACED, CANCELS, FILLED, WAITED, SEEN_FILLS, SEEN_STATES, FIRST_NS, FIRST_LOTS, FIRST_MID2, LAST_NS, LAST_MID2, HAS_BID,
- HAS_ASK, BID_NS, ASK_NS, BOTH_NS, LOOK_NS, LOOKS, BELOW_SINCE, BELOW_NS, TOO_LARGE) = range(21)  # fmt: skip
+(PLACED, CANCELS, FILLED, WAITED, SEEN_FILLS, SEEN_STATES, FIRST_NS, FIRST_LOTS, FIRST_MID2, LAST_NS, LAST_MID2,
+ HAS_BID, HAS_ASK, BID_NS, ASK_NS, BOTH_NS, LOOK_NS, LOOKS, BELOW_SINCE, BELOW_NS, TOO_LARGE) = range(21)  # fmt: skip
 # V: values of the account, quote currency
 VALUE, HIGH, FALL, FALL_FROM, FALL_TO, SCALE = range(6)
 

@@ -124,4 +124,5 @@ def _in_ns(values: pl.Series, unit: int) -> Ints:
     if values.dtype.is_integer():
         whole: Ints = values.cast(pl.Int64).to_numpy() * unit
         return whole
-    return np.rint(values.cast(pl.Float64).to_numpy() * unit).astype(np.int64)
+    rounded: Ints = np.rint(values.cast(pl.Float64).to_numpy() * unit).astype(np.int64)
+    return rounded

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit, typeof
-from numba.core.errors import NumbaError, NumbaWarning
+from numba.core.errors import NumbaWarning
 
 from mmlab.core.errors import UsageError
 from mmlab.sim import layout as at
@@ -62,15 +62,16 @@ class Strategy:
 
     @classmethod
     def of(cls, name: str, sha256: str, function: Callable[[View], Any]) -> Strategy:
-        """Compiled if it can be; raises UsageError for a function that returns something else than quotes."""
+        """Compiled if it can be."""
         if not (isfunction(function) or hasattr(function, "py_func")):
             return cls(name, sha256, function, None, f"it is a {type(function).__name__}, no plain function")
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", NumbaWarning)
                 return cls(name, sha256, function, _driver(function))
-        except NumbaError as error:
-            return cls(name, sha256, function, None, str(error).strip().splitlines()[0])
+        except Exception as error:  # noqa: BLE001 - numba raises anything for what it has not foreseen
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+            return cls(name, sha256, function, None, ": ".join(lines[: 2 if lines[0].startswith("Failed in") else 1]))
 
     def stepper(self, tick_size: float, qty: float) -> Step:
         """Walks on with the strategy speaking whenever it is asked; raises UsageError for what it does wrong."""
@@ -126,14 +127,14 @@ def _view(t: int, V: Floats, tick_size: float, qty: float, memory: Floats) -> Vi
 
 
 def _driver(function: Callable[[View], Any]) -> Callable[..., int]:
-    """The walk and the strategy in one compiled loop; raises NumbaError if the strategy cannot be compiled."""
+    """The walk and the strategy in one compiled loop; raises if the strategy cannot be compiled to return quotes."""
     fast: Any = function if hasattr(function, "py_func") else njit(nogil=True, boundscheck=True)(function)
     seen = typeof(_view(0, np.zeros(len(at.SEEN)), 1.0, 1.0, np.zeros(MEMORY)))  # type: ignore[no-untyped-call]
     fast.compile((seen,))
     said = fast.nopython_signatures[0].return_type
     width = getattr(said, "count", 0)
     if width not in (2, 4):
-        raise UsageError(f"--strategy: {function.__name__} returns {said}", remedy=REMEDY)
+        raise TypeError(f"it returns {said}")
 
     if width == 2:
 
