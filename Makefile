@@ -21,7 +21,7 @@ demo: $(INSTALLED)  ## a recording over loopback, then a seeded two-hour market,
 	$(BIN)/mmlab walkforward $(DEMO) --train-window-min 30 --step-min 5 --fit-method nested_mle --maker-fee 0 --qty 0.01 --report
 
 test: lint  ## everything that CI checks
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 3 --dist worksteal  # of which many wait for sockets and clocks
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

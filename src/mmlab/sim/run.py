@@ -71,12 +71,19 @@ def run(
             kept.append(buffer[: w.S[count]].copy())
             w.S[count] = 0
         w = w._replace(Q=_room_for_reports(w))
-    orders, fills, state = (np.concatenate(parts) for parts in made)
+    del w
     return Result(
-        ORDERS.check(_orders(orders, tape.instrument)),
-        FILLS.check(_fills(fills, tape.instrument)),
-        STATE.check(_state(state, tape.instrument)),
+        ORDERS.check(_orders(_whole_of(made[0]), tape.instrument)),
+        FILLS.check(_fills(_whole_of(made[1]), tape.instrument)),
+        STATE.check(_state(_whole_of(made[2]), tape.instrument)),
     )
+
+
+def _whole_of(parts: list[Rows]) -> Rows:
+    """The parts as one, which are let go: each table is made before the next one's rows are put together."""
+    whole = np.concatenate(parts)
+    parts.clear()
+    return whole
 
 
 def _world(
