@@ -20,7 +20,8 @@ demo: $(INSTALLED)  ## a recording over loopback, then a seeded two-hour market,
 	$(BIN)/mmlab synth $(DEMO) --hours 2 --seed 7 --replace
 	$(BIN)/mmlab walkforward $(DEMO) --train-window-min 30 --step-min 5 --fit-method nested_mle --maker-fee 0 --qty 0.01 --report
 
-test: lint  ## everything that CI checks
+test: $(INSTALLED)  ## everything that CI checks
+	$(BIN)/python tests/warm.py & warm=$$!; $(MAKE) lint; status=$$?; wait $$warm && exit $$status
 	$(BIN)/python -m pytest -n 3 --dist worksteal  # of which many wait for sockets and clocks
 
 lint: $(INSTALLED)

@@ -745,7 +745,8 @@ def test_a_walk_forward_run_over_days_leaves_its_tables_only(root, tmp_path):
     spec = BacktestSpec(QuoteSpec("fixed_spread"), FillSpec("poisson"), account="margin", requote_interval_ms=5_000)
     made = walkforward(job(root, "20250103..20250104", out=tmp_path), CALIBRATION, ROLLING, spec)
     names = {p.name for p in made.path.iterdir()}
-    backtest = {f"{t.name}.parquet" for t in (schemas.ORDERS, schemas.FILLS, schemas.STATE, schemas.METRICS)}
+    made_of = (schemas.ORDERS, schemas.FILLS, schemas.STATE, schemas.METRICS, schemas.ATTRIBUTION, schemas.MARKOUTS)
+    backtest = {f"{t.name}.parquet" for t in made_of}
     assert names == {*FILES, *backtest}
     assert [p.name for p in made.path.parent.iterdir()] == ["run=r"]
     windows = read_table(made.path, schemas.WINDOWS)

@@ -40,6 +40,7 @@ POLL_S = 0.02
 TICK_S = 1.0  # health, disk space, rates
 LAG_S = 60
 FINAL_S = 3.0  # for the last snapshot
+CLOSING_S, HASTY_S = 3.0, 1.0  # for connections to end; the latter after a second signal
 LEAD_NS = 5 * NS_PER_S  # before its window opens, a recorder connects
 WARNINGS = ("gap", "overload", "disk_low", "clock_step", "silence", "rest_wait", "schema_drift", "quarantine")
 
@@ -89,6 +90,7 @@ class Recorder:
         self._dropped: list[int] = []  # receive times of frames that found the queue full: count, first, last
         self._final: set[str] = set()
         self._frames_before = 0
+        self._over = False
         self._handed_over: set[int] = set()  # connections that were closed because another took over
 
     # -- records in ----------------------------------------------------------------------------------
@@ -100,6 +102,8 @@ class Recorder:
 
     def _record(self, kind: Kind, conn: int, payload: bytes) -> None:
         """Journal, then fold. A step of the clock, and what was dropped before, are said first."""
+        if self._over:  # it came in after the run's last record, which closed the journal
+            return
         wall_ns, mono_ns = self._clocks.wall_ns(), self._clocks.mono_ns()
         recv_ns, step_ns = self._clock.read(wall_ns, mono_ns)
         self._recv_ns = recv_ns
@@ -273,16 +277,16 @@ class Recorder:
             self._mark("lag", n=len(lags), **found)
 
     async def _finish(self, why: str) -> None:
-        """Final snapshot, close, seal, compact. A second signal leaves out all but the seal."""
+        """Final snapshot, close, seal, compact. A second signal leaves out all but a short close and the seal."""
         self.health.state = "sealing"
         if self.stop_asked < 2 and not self.fault and self._clocks.wall_ns() >= self._session.blocked_wall_ns:
             await self._last_snapshots()
         self._session.stopping = True
         self._mark("window_close", closes_ns=self.span[1], why=why)
-        if self.stop_asked < 2:
-            await self._client.shut()
+        await self._client.shut(CLOSING_S if self.stop_asked < 2 else HASTY_S)  # what was sent before is still read
         self._write_lag()
         self._mark("run_stop", why=why, frames=self.health.frames, dropped=self.health.dropped)
+        self._over = True
         self._rolls.append(self.journal.roll(None, self._recv_ns, why))
         await asyncio.to_thread(self.journal.close, 30)
         if self.stop_asked < 2:

@@ -69,12 +69,12 @@ class Client:
         """Ask REST in a thread of its own."""
         self._spawn(self._ask(command))
 
-    async def shut(self) -> None:
-        """Close everything and wait for it."""
+    async def shut(self, timeout_s: float) -> None:
+        """Close everything and wait for it, so long at most."""
         for conn in list(self._sockets):
             self.close(conn)
         if self._tasks:
-            _, late = await asyncio.wait(self._tasks, timeout=3)
+            _, late = await asyncio.wait(self._tasks, timeout=timeout_s)
             for task in late:
                 task.cancel()
 
