@@ -15,6 +15,7 @@ from pathlib import Path
 import polars as pl
 
 from benchmarks.coverage import studies, tables
+from benchmarks.table import write
 
 PAGE = Path(__file__).parent.parent / "docs" / "coverage.md"
 SEEDS, PROCESSES = 1_000, 2
@@ -39,14 +40,6 @@ def measured(name: str, seeds: int, pool: Pool) -> pl.DataFrame:
     return made
 
 
-def rewrite(name: str, text: str) -> None:
-    """Replace the text between `<!-- name -->` and `<!-- /name -->` in the page."""
-    head, rest = PAGE.read_text().split(f"<!-- {name} -->\n", 1)
-    _, tail = rest.split(f"<!-- /{name} -->", 1)
-    PAGE.write_text(f"{head}<!-- {name} -->\n{text}\n<!-- /{name} -->{tail}")
-    print(f"\n{name}\n{text}")
-
-
 def main() -> None:
     """Measure all parts, then write."""
     seeds = int(sys.argv[1]) if len(sys.argv) > 1 else SEEDS
@@ -54,12 +47,12 @@ def main() -> None:
     with multiprocessing.get_context("spawn").Pool(PROCESSES) as pool:
         found = {name: measured(name, seeds, pool) for name in FIRST_SEED}
     for name, text in tables.named(found):
-        rewrite(name, text)
+        write(name, text, PAGE)
     fewer = {name: number(name, seeds) for name in FEWER}
     text = (
         f"{seeds:,} seeds; {fewer['sweeps']:,} where orders print more often, {fewer['million']:,} at a million prints"
     )
-    rewrite("seeds", f"These tables: {text}.")
+    write("seeds", f"These tables: {text}.", PAGE)
 
 
 if __name__ == "__main__":

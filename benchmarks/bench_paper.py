@@ -21,14 +21,6 @@ PAGE, PICTURE = DOCS / "paper.md", DOCS / "paper.png"
 PATHS, SEED = 50_000, 2008
 
 
-def rewrite(name: str, text: str) -> None:
-    """Replace the text between `<!-- name -->` and `<!-- /name -->` in the page."""
-    head, rest = PAGE.read_text().split(f"<!-- {name} -->\n", 1)
-    _, tail = rest.split(f"<!-- /{name} -->", 1)
-    PAGE.write_text(f"{head}<!-- {name} -->\n{text}\n<!-- /{name} -->{tail}")
-    print(f"\n{name}\n{text}")
-
-
 def main() -> None:
     """Measure all rows, then write."""
     paths = int(sys.argv[1]) if len(sys.argv) > 1 else PATHS
@@ -36,13 +28,13 @@ def main() -> None:
     published = [measure(market, row, linear, paths, SEED) for row in PUBLISHED]
     other = [measure(market, row, exact, paths, SEED) for row in PUBLISHED]
     draft = [measure(market, row, linear, paths, SEED) for row in DRAFT]
-    rewrite("paths", tables.checked([*published, *other, *draft]))
-    rewrite("means", tables.means(published))
-    rewrite("deviations", tables.deviations(published))
-    rewrite("probability", tables.probability(published, other))
-    rewrite("draft", tables.means(draft))
-    rewrite("draft_deviations", tables.deviations(draft))
-    rewrite("glft", tables.quotes())
+    write("paths", tables.checked([*published, *other, *draft]), PAGE)
+    write("means", tables.means(published), PAGE)
+    write("deviations", tables.deviations(published), PAGE)
+    write("probability", tables.probability(published, other), PAGE)
+    write("draft", tables.means(draft), PAGE)
+    write("draft_deviations", tables.deviations(draft), PAGE)
+    write("glft", tables.quotes(), PAGE)
     PICTURE.write_bytes(png(profits(published[:2])))
     write("paper", tables.brief(published))
 

@@ -57,12 +57,11 @@ def markdown(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
-def write(name: str, text: str) -> None:
-    """Replace the text between `<!-- name -->` and `<!-- /name -->` in the README."""
-    page = README.read_text()
-    head, rest = page.split(f"<!-- {name} -->\n", 1)
+def write(name: str, text: str, page: Path = README) -> None:
+    """Replace the text between `<!-- name -->` and `<!-- /name -->` in a page."""
+    head, rest = page.read_text().split(f"<!-- {name} -->\n", 1)
     _, tail = rest.split(f"<!-- /{name} -->", 1)
-    README.write_text(f"{head}<!-- {name} -->\n{text}\n<!-- /{name} -->{tail}")
+    page.write_text(f"{head}<!-- {name} -->\n{text}\n<!-- /{name} -->{tail}")
     print(f"\n{name}\n{text}")
 
 

@@ -141,6 +141,23 @@ def test_a_full_queue_refuses_frames_and_takes_marks(tmp_path):
     assert len(list(SegmentReader(last.sealed))) == taken.count(True) + 1
 
 
+def test_what_comes_in_after_the_last_roll_is_not_taken_and_spoils_nothing(tmp_path):
+    """A frame on its way when the run ends: the segment is sealed whole, and the writer ends of itself."""
+    journal = Journal(tmp_path / "run", Promise(flush_ms=10_000), time.monotonic_ns)
+    journal.roll(SEGMENT, NS, "")
+    before, after = records(20), records(5)
+    assert all(journal.append(each) for each in before)
+    last = journal.roll(None, NS, "stop")
+    assert not any(journal.append(each) for each in after)
+    assert not journal.append(Record(Kind.MARK, 0, NS, NS, 0, mark("overload", count=1)))
+    journal.close(10)
+    assert not journal.alive
+    assert last.done.is_set()
+    reader = SegmentReader(last.sealed)
+    assert [each.payload for each in reader] == [each.payload for each in before]
+    assert reader.whole
+
+
 def test_an_answer_is_what_it_was_about_and_its_bytes():
     """Whatever the body holds."""
     about = {"purpose": "snapshot", "status": 200}

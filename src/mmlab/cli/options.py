@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 DATA, RUN = "Data", "Run"
 QUOTES, FILLS, ORDERS, LATENCY, ACCOUNT = "Quotes", "Fills", "Orders", "Latency", "Account"
 
+DEFAULT_QUOTES = "avellaneda_stoikov"  # unless --ladder or --strategy says otherwise
 DataRoot = Annotated[Path, option("--data-root", env="DATA_ROOT", help="The lake.", panel=DATA)]
 OutRoot = Annotated[
     Path, option("--out-root", env=["OUT_ROOT", "OUT_DIR"], help="Where results are written.", panel=DATA)
@@ -84,7 +85,7 @@ class StrategyFlags:
             help="avellaneda_stoikov, glft, fixed_spread, inventory_skew, microprice or ladder.",
             panel=QUOTES,
         ),
-    ] = "avellaneda_stoikov"
+    ] = DEFAULT_QUOTES
     strategy: Annotated[
         str | None,
         option(
@@ -257,7 +258,8 @@ class StrategyFlags:
         from mmlab.sim.spec import BacktestSpec, FillSpec, QuoteSpec
 
         deltas = () if self.ladder is None else numbers("--ladder", self.ladder)
-        model = "strategy" if self.strategy is not None else "ladder" if deltas else self.quote_model
+        implied = "strategy" if self.strategy is not None else "ladder" if deltas else None
+        model = implied if implied and self.quote_model == DEFAULT_QUOTES else self.quote_model
         quote = QuoteSpec(
             model,
             A=self.quote_A,

@@ -90,7 +90,6 @@ class Recorder:
         self._dropped: list[int] = []  # receive times of frames that found the queue full: count, first, last
         self._final: set[str] = set()
         self._frames_before = 0
-        self._over = False
         self._handed_over: set[int] = set()  # connections that were closed because another took over
 
     # -- records in ----------------------------------------------------------------------------------
@@ -102,7 +101,7 @@ class Recorder:
 
     def _record(self, kind: Kind, conn: int, payload: bytes) -> None:
         """Journal, then fold. A step of the clock, and what was dropped before, are said first."""
-        if self._over:  # it came in after the run's last record, which closed the journal
+        if self.journal.over:  # it came in after the run's last record
             return
         wall_ns, mono_ns = self._clocks.wall_ns(), self._clocks.mono_ns()
         recv_ns, step_ns = self._clock.read(wall_ns, mono_ns)
@@ -286,7 +285,6 @@ class Recorder:
         await self._client.shut(CLOSING_S if self.stop_asked < 2 else HASTY_S)  # what was sent before is still read
         self._write_lag()
         self._mark("run_stop", why=why, frames=self.health.frames, dropped=self.health.dropped)
-        self._over = True
         self._rolls.append(self.journal.roll(None, self._recv_ns, why))
         await asyncio.to_thread(self.journal.close, 30)
         if self.stop_asked < 2:

@@ -59,6 +59,7 @@ class Journal:
         sync(folder.parent)
         self.folder, self.promise = folder, promise
         self.fault: OSError | None = None  # why nothing can be written at the moment
+        self.over = False  # the last `roll` has been asked for: there is no segment for what may still come in
         self.lags = array("q")  # ns from receipt to the page cache, of records written since the last `take_lags`
         self._queue: deque[Record | Roll] = deque()
         self._clock_ns = clock_ns
@@ -89,7 +90,9 @@ class Journal:
         return self._path, self._synced
 
     def append(self, record: Record) -> bool:
-        """Queue a record; False if the queue is full and it was not taken. Marks are always taken."""
+        """Queue a record; False if it was not taken: all is `over`, or the queue is full. A full queue takes marks."""
+        if self.over:
+            return False
         size = len(record.payload) + journal_file.RECORD.size
         if self._put_bytes - self._done_bytes + size > self.promise.queue_bytes and record.kind is not Kind.MARK:
             return False
@@ -101,6 +104,7 @@ class Journal:
         """Seal what is open, saying why, and open `segment` (none: the run is over); the answer tells when."""
         request = Roll(segment, now_ns, why, threading.Event())
         self._queue.append(request)
+        self.over = segment is None
         self._wake.set()
         return request
 
