@@ -12,8 +12,8 @@ ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "src" / "mmlab"
 FILES = sorted(SOURCE.rglob("*.py"))
 RANKS = {
-    "core": 0, "venues": 1, "store": 2, "tape": 2, "calib": 2, "sim": 2, "report": 2, "record": 2, "serve": 2,
-    "flows": 3, "cli": 4,
+    "core": 0, "venues": 1, "store": 2, "tape": 2, "calib": 2, "sim": 2, "grid": 2, "report": 2, "record": 2,
+    "serve": 2, "flows": 3, "cli": 4,
 }  # fmt: skip
 ALLOWED = {
     ("socket", "websockets", "http", "urllib", "ssl", "prometheus_client"): {

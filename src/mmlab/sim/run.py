@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,30 +62,34 @@ def run(
     step: Step = engine.walk
     if strategy is not None:
         step = strategy.stepper(float(tape.instrument.tick_size), spec.qty)
-    made: list[list[Rows]] = [[], [], []]
+    made: list[Future[Result]] = []
     status = e.ROOM
-    while status != e.DONE:
-        status = step(w)
-        if status == e.DONE:
-            _last_state(tape, w)
-        for kept, buffer, count in zip(made, (w.orders, w.fills, w.state), (e.N_ORDERS, e.N_FILLS, e.N_STATE),
-                                       strict=True):  # fmt: skip
-            kept.append(buffer[: w.S[count]].copy())
-            w.S[count] = 0
-        w = w._replace(Q=_room_for_reports(w))
+    with ThreadPoolExecutor(1) as beside:  # rows become frames while the engine walks on
+        while status != e.DONE:
+            status = step(w)
+            if status == e.DONE:
+                _last_state(tape, w)
+            made.append(beside.submit(_frames, *_taken(w), tape.instrument))
+            w = w._replace(Q=_room_for_reports(w))
     del w
+    parts = [part.result() for part in made]
     return Result(
-        ORDERS.check(_orders(_whole_of(made[0]), tape.instrument)),
-        FILLS.check(_fills(_whole_of(made[1]), tape.instrument)),
-        STATE.check(_state(_whole_of(made[2]), tape.instrument)),
+        ORDERS.check(pl.concat([part.orders for part in parts], rechunk=True)),
+        FILLS.check(pl.concat([part.fills for part in parts], rechunk=True)),
+        STATE.check(pl.concat([part.state for part in parts], rechunk=True)),
     )
 
 
-def _whole_of(parts: list[Rows]) -> Rows:
-    """The parts as one, which are let go: each table is made before the next one's rows are put together."""
-    whole = np.concatenate(parts)
-    parts.clear()
-    return whole
+def _taken(w: World) -> Iterator[Rows]:
+    """Orders, fills and states made so far, which make room for the next."""
+    for buffer, count in zip((w.orders, w.fills, w.state), (e.N_ORDERS, e.N_FILLS, e.N_STATE), strict=True):
+        yield buffer[: w.S[count]].copy()
+        w.S[count] = 0
+
+
+def _frames(orders: Rows, fills: Rows, state: Rows, instrument: Instrument) -> Result:
+    """Kernel rows -> tables."""
+    return Result(_orders(orders, instrument), _fills(fills, instrument), _state(state, instrument))
 
 
 def _world(
@@ -300,7 +306,7 @@ def _mid(mid2: Rows, instrument: Instrument) -> npt.NDArray[np.float64]:
 def _state(a: Rows, instrument: Instrument) -> pl.DataFrame:
     """Kernel rows -> `state`; 2 * value is a whole number of quanta, so one division rounds once."""
     money, ticks = Money.of(instrument), instrument.ticks
-    if max(np.abs(a[:, 2]).max(), (np.abs(a[:, 1]) * (a[:, 3] * float(money.per_tick_lot))).max()) > 2**61:
+    if a.size and max(np.abs(a[:, 2]).max(), (np.abs(a[:, 1]) * (a[:, 3] * float(money.per_tick_lot))).max()) > 2**61:
         raise UsageError("the position outgrew what can be counted exactly", remedy="give --max-inventory")
     twice = 2 * a[:, 2] + a[:, 1] * a[:, 3] * money.per_tick_lot
     columns: dict[str, Any] = {
