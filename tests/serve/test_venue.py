@@ -125,7 +125,7 @@ def test_rest_answers_as_the_venue_does():
             status, _, body = await get(at, "/api/v3/depth?symbol=NOUSDT")
             assert status == 400
             assert json.loads(body)["code"] == -1121
-            status, _, body = await get(at, "/api/v3/klines?symbol=AAAUSDT")
+            status, _, body = await get(at, "/api/v3/dance?symbol=AAAUSDT")
             assert status == 404
 
     asyncio.run(run())

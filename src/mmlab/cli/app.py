@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mmlab import __version__
-from mmlab.cli import calibrate, compare, data, query, record, simulate
+from mmlab.cli import calibrate, candles, compare, data, fetch, query, record, simulate
 from mmlab.cli.console import fault
 from mmlab.cli.flags import grouped
 from mmlab.core.errors import MmlabError
@@ -23,13 +23,16 @@ Exit codes: 0 fine, 1 a fault in the data, 2 a fault in the command.
 """
 
 app = typer.Typer(help=HELP, no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False)
-imports = typer.Typer(help="Bring foreign recordings into the lake.", no_args_is_help=True)
+imports = typer.Typer(help="Bring foreign recordings and candles into the lake.", no_args_is_help=True)
+fetches = typer.Typer(help="Fetch history from a venue's public REST into the lake.", no_args_is_help=True)
 calibrations = typer.Typer(help="Measure how likely a resting quote is to be filled.", no_args_is_help=True)
 app.command("record")(record.record)
 app.command("serve")(record.serve)
 app.command("check")(record.check)
 app.command("rebuild")(record.rebuild)
 app.add_typer(imports, name="import")
+app.add_typer(fetches, name="fetch")
+app.command("bars")(candles.bars)
 app.command("synth")(data.synth)
 app.add_typer(calibrations, name="calibrate")
 app.command("walkforward")(grouped(simulate.walkforward))
@@ -39,6 +42,10 @@ app.command("report")(query.report)
 app.command("sql")(query.sql)
 app.command("tables")(query.tables)
 imports.command("raw")(data.import_raw)
+imports.command("klines")(candles.import_klines)
+imports.command("funding")(candles.import_funding)
+fetches.command("klines")(fetch.klines)
+fetches.command("funding")(fetch.funding)
 calibrations.command("ladder")(grouped(calibrate.ladder))
 calibrations.command("fixed")(grouped(calibrate.fixed))
 calibrations.command("schedule")(grouped(calibrate.schedule))

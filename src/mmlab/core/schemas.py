@@ -24,6 +24,7 @@ from mmlab.core.calib_schemas import (
     WINDOW_METRICS,
     WINDOWS,
 )
+from mmlab.core.grid_schemas import GRID_TABLES as GRID
 from mmlab.core.table import Column, Rule, Table
 
 __all__ = [  # noqa: RUF022 - those of calibration are declared in their own file
@@ -255,13 +256,19 @@ BARS = Table(
         Column("open_ns", pl.Int64, "start of the bar", "ns UTC", low=0),
         *(Column(n, pl.Float64, f"{n} price", "quote currency", low=0.0) for n in ("open", "high", "low", "close")),
         Column("volume", pl.Float64, "traded quantity", "base currency", low=0.0),
-        Column("buy_volume", pl.Float64, "of which buyers took", "base currency", nullable=True),
-        Column("n_trades", pl.Int64, "prints in the bar", nullable=True),
+        Column("buy_volume", pl.Float64, "of which buyers took", "base currency", nullable=True, low=0.0),
+        Column("n_trades", pl.Int64, "prints in the bar", nullable=True, low=0),
     ),
     key=("open_ns",),
     order=("open_ns",),
-    rules=(Rule("high is the highest, low the lowest", pl.col("high") >= pl.max_horizontal("open", "close", "low")),),
-)
+    rules=(
+        Rule("prices and volumes are finite", pl.all_horizontal(pl.col(pl.Float64).is_finite().fill_null(True))),
+        Rule("prices are above 0", pl.col("low") > 0),
+        Rule("high is the highest, low the lowest", (pl.col("high") >= pl.max_horizontal("open", "close", "low"))
+             & (pl.col("low") <= pl.min_horizontal("open", "close"))),
+        Rule("buy_volume is part of volume", (pl.col("buy_volume") <= pl.col("volume")).fill_null(True)),
+    ),
+)  # fmt: skip
 
 FUNDING = Table(
     "funding",
@@ -272,6 +279,7 @@ FUNDING = Table(
     ),
     key=("ts_ns",),
     order=("ts_ns",),
+    rules=(Rule("rate is finite", pl.col("rate").is_finite()),),
 )
 
 ORDER_ACTIONS = (
@@ -437,5 +445,5 @@ MARKOUTS = Table(
 LAKE_TABLES = (
     DEPTH, DIFFS, SNAPSHOTS, TRADES, AGG_TRADES, BOOK_TICKER, EVENTS, GAPS, QUARANTINE, LATENCY, BARS, FUNDING,
 )  # fmt: skip
-RUN_TABLES = (*CALIBRATION_TABLES, ORDERS, FILLS, STATE, METRICS, ATTRIBUTION, MARKOUTS, SWEEP, FILL_MODELS)
+RUN_TABLES = (*CALIBRATION_TABLES, ORDERS, FILLS, STATE, METRICS, ATTRIBUTION, MARKOUTS, SWEEP, FILL_MODELS, *GRID)
 TABLES = {table.name: table for table in LAKE_TABLES + RUN_TABLES}

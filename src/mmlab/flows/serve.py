@@ -17,6 +17,7 @@ from mmlab.core import schemas
 from mmlab.core.errors import DataError, UsageError
 from mmlab.core.instrument import Instrument
 from mmlab.core.schemas import depth
+from mmlab.serve.candles import Candles, CandleSpec
 from mmlab.serve.faults import Fault
 from mmlab.serve.market import (
     Event,
@@ -44,12 +45,14 @@ class Market:
     states: dict[str, State]
     events: Iterator[Event]
     before: Callable[[Venue, Event], bool] | None = None
+    candles: Candles | None = None
 
 
 def synthetic(spec: SynthSpec, events: int | None = None) -> Market:
     """A seeded market that begins now, and stands still after so many events."""
     made = Synthetic(spec, time.time_ns())
-    return Market(made.states(), islice(made.events(), events))
+    past = CandleSpec(spec.symbols, spec.seed, spec.tick_size, spec.lot_size, spec.mid, spec.usdm)
+    return Market(made.states(), islice(made.events(), events), candles=Candles(past))
 
 
 def recorded(lake: Lake, refs: list[DayRef]) -> Market:
@@ -163,7 +166,7 @@ def venue(market: Market, spec: ServeSpec, faults: list[Fault], truth: Truth) ->
     made: list[Venue] = []
     before = market.before
     pause = None if before is None else lambda event: before(made[0], event)
-    made.append(Venue(market.states, market.events, spec, time.time_ns, faults, truth, pause))
+    made.append(Venue(market.states, market.events, spec, time.time_ns, faults, truth, pause, market.candles))
     return made[0]
 
 

@@ -118,18 +118,29 @@ class Client:
         self._on_answer(command.about, *answer)
 
     def get(self, path: str) -> tuple[int, Mapping[str, str], bytes]:
-        """(status, headers with lower-case names, body); status 0 with the reason if there was no answer."""
-        request = urllib.request.Request(
-            self.wire.rest_url + path, headers={"User-Agent": USER_AGENT, **self.wire.headers}
-        )
-        try:
-            with urllib.request.urlopen(request, timeout=self.wire.answer_s) as answer:
-                return answer.status, _lower(answer.headers), answer.read(ANSWER_BYTES)
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, _lower(error.headers), error.read(4096)
-        except (OSError, ValueError, http.client.HTTPException) as error:
-            return 0, {}, str(error).encode()
+        """As `get` of this client's venue."""
+        return get(self.wire, path)
+
+
+def get(wire: Wire, path: str) -> tuple[int, Mapping[str, str], bytes]:
+    """(status, headers with lower-case names, body); status 0 with the reason if there was no answer."""
+    try:
+        request = urllib.request.Request(wire.rest_url + path, headers={"User-Agent": USER_AGENT, **wire.headers})
+        with urllib.request.urlopen(request, timeout=wire.answer_s) as answer:
+            return answer.status, _lower(answer.headers), answer.read(ANSWER_BYTES)
+    except urllib.error.HTTPError as error:
+        return error.code, _lower(error.headers), _reason(error)
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        return 0, {}, str(error).encode()
+
+
+def _reason(error: urllib.error.HTTPError) -> bytes:
+    """What a refusal says; one whose words are torn, or do not come, is a refusal none the less."""
+    try:
+        with error:
+            return error.read(4096)
+    except (OSError, ValueError, http.client.HTTPException):
+        return b""
 
 
 def _lower(headers: Any) -> dict[str, str]:

@@ -2,7 +2,8 @@
 
     [[fault]]
     do = "drop"         # withhold the next `count` events of `stream`
-    event = 500         # at the 500th event of the venue (or `after_s` = 2.5, by the clock)
+    event = 500         # at the 500th event of the venue (or `after_s` = 2.5, by the clock; or `request` = 3, at the
+                        # third REST request, of `path` if that is named)
     stream = "depth"
     count = 3
 
@@ -22,7 +23,7 @@
 | unit | unit | times are sent in `ms` or `us`, whatever was asked for |
 | cross | | an update that crosses the book is sent, which never happened |
 | big | size | an update that names levels far away until the message has this many bytes |
-| rest | path, status, headers, body, count, wait_s | the next answers of a path |
+| rest | path, status, headers, body, count, wait_s, cut | the next answers of a path; `cut`: torn after so many bytes |
 | stale | count | the next snapshots are older than the stream |
 | listing | status, tick_size, lot_size | exchangeInfo changes |
 | empty | | the book is empty from here on (its levels removed by an update) |
@@ -45,11 +46,12 @@ DOES = (
 
 @dataclass(frozen=True)
 class Fault:
-    """One entry. `event` counts the venue's events from 1; `after_s` counts from the first subscriber."""
+    """One entry. `event` and `request` count from 1; `after_s` counts from the first subscriber."""
 
     do: str
     event: int | None = None
     after_s: float | None = None
+    request: int | None = None
     symbol: str = ""
     stream: str = ""
     count: int = 1
@@ -67,14 +69,15 @@ class Fault:
     headers: dict[str, str] = field(default_factory=dict)
     body: str = ""
     wait_s: float = 0.0
+    cut: int | None = None
     tick_size: str = ""
     lot_size: str = ""
 
     def __post_init__(self) -> None:
         if self.do not in DOES:
             raise UsageError(f"a fault does {self.do!r}", remedy=f"known: {', '.join(DOES)}")
-        if (self.event is None) == (self.after_s is None):
-            raise UsageError(f"fault {self.do!r} needs a time", remedy="give either event or after_s")
+        if [self.event, self.after_s, self.request].count(None) != 2:
+            raise UsageError(f"fault {self.do!r} needs a time", remedy="give one of event, after_s, request")
 
 
 def parse_faults(text: str) -> list[Fault]:

@@ -1,17 +1,22 @@
-"""The venue's answers, from its state: REST (depth, exchangeInfo, time, aggTrades, historicalTrades) and SUBSCRIBE."""
+"""The venue's answers, from its state: REST (books, prints, filters, candles, funding), its weights, and SUBSCRIBE."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 
+from mmlab.core.spans import NS_PER_MIN, NS_PER_S
+from mmlab.serve import history
+from mmlab.serve.candles import Candles
 from mmlab.serve.market import Event, State, encode
 
 WEIGHTS = {"depth": 250, "exchangeInfo": 20, "time": 1, "ping": 1, "aggTrades": 4, "historicalTrades": 25}
+HISTORY = ("klines", "fundingRate")
+MS, US = 1_000_000, 1_000
 
 
 @dataclass(frozen=True)
@@ -21,6 +26,38 @@ class Answer:
     status: int
     body: bytes
     headers: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Desk:
+    """Answers REST, and counts by the minute what it costs; over `per_minute` (0: no limit) it refuses."""
+
+    states: Mapping[str, State]
+    candles: Candles | None = None
+    per_minute: int = 0
+    minute: int = 0
+    used: int = 0
+
+    def answer(self, path: str, time_unit: str, now_ns: int, stale: Mapping[str, Any] | None) -> Answer:
+        """The answer to a GET, with the weight used so far. `time_unit` is the header X-MBX-TIME-UNIT."""
+        parts = urlsplit(path)
+        what = parts.path.rpartition("/")[2]
+        query = {key: values[-1] for key, values in parse_qs(parts.query).items()}
+        usdm = self.candles is not None and self.candles.spec.usdm
+        weight = history.weight(what, query, usdm) if what in HISTORY else WEIGHTS.get(what, 1)
+        if now_ns // NS_PER_MIN != self.minute:
+            self.minute, self.used = now_ns // NS_PER_MIN, 0
+        self.used += weight
+        unit_ns = US if time_unit.upper() == "MICROSECOND" else MS
+        if self.per_minute and self.used > self.per_minute:
+            found = _error(-1003, "Too much request weight used.", 429)
+            found.headers["Retry-After"] = str(-(-(NS_PER_MIN - now_ns % NS_PER_MIN) // NS_PER_S))
+        elif what in HISTORY:
+            rows = history.respond(what, query, self.candles, unit_ns, now_ns)
+            found = _error(rows.code, rows.text) if isinstance(rows, history.Refusal) else _rows(rows)
+        else:
+            found = respond(path, self.states, unit_ns, now_ns, stale)
+        return replace(found, headers={**found.headers, "X-MBX-USED-WEIGHT-1M": str(self.used)})
 
 
 def respond(
@@ -35,7 +72,7 @@ def respond(
     if what == "exchangeInfo":
         return _info(query, states)
     if what not in WEIGHTS:
-        return Answer(404, b"<html><body>not found</body></html>")
+        return _rows(None)
     state = states.get(query.get("symbol", ""))
     if state is None:
         return _error(-1121, "Invalid symbol.")
@@ -125,5 +162,10 @@ def _json(content: Any) -> Answer:
     return Answer(200, encode(content), {"Content-Type": "application/json;charset=UTF-8"})
 
 
-def _error(code: int, text: str) -> Answer:
-    return Answer(400, encode({"code": code, "msg": text}), {"Content-Type": "application/json;charset=UTF-8"})
+def _rows(rows: list[Any] | None) -> Answer:
+    """Rows, or no such path."""
+    return Answer(404, b"<html><body>not found</body></html>") if rows is None else _json(rows)
+
+
+def _error(code: int, text: str, status: int = 400) -> Answer:
+    return Answer(status, encode({"code": code, "msg": text}), {"Content-Type": "application/json;charset=UTF-8"})

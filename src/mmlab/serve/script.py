@@ -9,8 +9,7 @@ from typing import Any
 from mmlab.core.spans import NS_PER_S
 from mmlab.serve.faults import Fault
 from mmlab.serve.market import Event
-
-MS, US = 1_000_000, 1_000
+from mmlab.serve.rest import MS, US
 
 
 @dataclass
@@ -25,6 +24,8 @@ class Counted:
 class Script:
     """`begin` each fault in its time; the venue asks what is to be done with each event and answer."""
 
+    asked: list[Fault] = field(default_factory=list)  # faults that begin at a request
+    requests: dict[str, int] = field(default_factory=dict)  # path -> how many; "" is all of them
     withheld: dict[str, int] = field(default_factory=dict)  # stream -> events
     muted_until_ns: dict[str, int] = field(default_factory=dict)
     doubled: dict[str, int] = field(default_factory=dict)
@@ -35,6 +36,14 @@ class Script:
     delayed_until_ns: int = 0
     refused_until_ns: int = 0
     unit_ns: int = 0  # whatever was asked for
+
+    def requested(self, what: str) -> list[Fault]:
+        """Count a request of a path; returns the faults that begin with it."""
+        for path in ("", what):
+            self.requests[path] = self.requests.get(path, 0) + 1
+        due = [f for f in self.asked if f.path in ("", what) and f.request == self.requests[f.path]]
+        self.asked = [f for f in self.asked if f not in due]
+        return due
 
     def begin(self, fault: Fault, now_ns: int) -> bool:
         """Start a fault; False for one that is about sockets or the market."""

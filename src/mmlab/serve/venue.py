@@ -24,11 +24,12 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
 from mmlab.core.errors import UsageError
-from mmlab.core.spans import NS_PER_MIN, NS_PER_S
+from mmlab.core.spans import NS_PER_S
 from mmlab.serve import rest
+from mmlab.serve.candles import Candles
 from mmlab.serve.faults import Fault
 from mmlab.serve.market import Event, Level, State, depth_event, encode
-from mmlab.serve.script import MS, US, Script
+from mmlab.serve.script import Script
 from mmlab.serve.truth import Truth
 
 YIELD_EVENTS = 100  # events at full speed between two looks at the other tasks
@@ -44,6 +45,7 @@ class ServeSpec:
     rebase: bool = True  # times are those at which events are sent, not those that they came with
     settle_s: float = 0.3  # at full speed: after an awaited snapshot was given, until events go on
     send_s: float = 10.0  # a client that takes longer to take a message is cut off
+    weight_per_min: int = 0  # REST answers 429 beyond it; 0 never does
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
@@ -69,7 +71,7 @@ class Venue:
     """Plays events to whoever subscribes; `async with` it, and connect to `port`.
 
     `pause_at(event)` may return True to hold the market until a snapshot has been asked for, which is how
-    a recording is played so that it can be recorded again just as it was.
+    a recording is played so that it can be recorded again just as it was. `candles` is what REST knows of the past.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class Venue:
         faults: Iterable[Fault] = (),
         truth: Truth | None = None,
         pause_at: Callable[[Event], bool] | None = None,
+        candles: Candles | None = None,
     ) -> None:
         self.states, self.spec, self.truth = states, spec, truth or Truth()
         self.clients: dict[int, Client] = {}
@@ -89,8 +92,9 @@ class Venue:
         self.finished = asyncio.Event()
         self._events = iter(events)
         self._clock_ns = clock_ns
-        self._faults = deque(sorted((f for f in faults if f.event is not None), key=lambda f: f.event or 0))
-        self._timed = deque(sorted((f for f in faults if f.after_s is not None), key=lambda f: f.after_s or 0))
+        given = list(faults)
+        self._faults = deque(sorted((f for f in given if f.event is not None), key=lambda f: f.event or 0))
+        self._timed = deque(sorted((f for f in given if f.after_s is not None), key=lambda f: f.after_s or 0))
         self._pause_at = pause_at
         self._server: Server | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -98,8 +102,8 @@ class Venue:
         self._snapshot_given = asyncio.Event()
         self._numbers = 0
         self._started_ns = 0
-        self._script = Script()
-        self._used: tuple[int, int] = (0, 0)  # minute, weight
+        self._script = Script([f for f in given if f.request is not None])
+        self._desk = rest.Desk(states, candles, spec.weight_per_min)
 
     # -- life ----------------------------------------------------------------------------------------
 
@@ -136,7 +140,7 @@ class Venue:
         query = parse_qs(parts.query)
         combined = parts.path.endswith("/stream")
         named = query.get("streams", [""])[0] if combined else parts.path.partition("/ws")[2].strip("/")
-        unit = US if query.get("timeUnit", [""])[0].upper() == "MICROSECOND" else MS
+        unit = rest.US if query.get("timeUnit", [""])[0].upper() == "MICROSECOND" else rest.MS
         self._numbers += 1
         client = Client(socket, {unquote(s) for s in named.split("/") if s}, unit, combined, self._numbers)
         self.clients[client.number] = client
@@ -161,6 +165,8 @@ class Venue:
         self.truth.note("request", path=request.path, at_ns=self._clock_ns())
         if refused:
             return _http(rest.Answer(503, b"refused"))
+        for begun in self._script.requested(what):
+            await self._begin(begun)
         fault = self._script.answer(what)
         if fault is not None:
             await asyncio.sleep(fault.wait_s)
@@ -168,20 +174,15 @@ class Venue:
                 _socket.transport.abort()
                 return _http(rest.Answer(503, b""))
             if fault.status != 200 or fault.body:
-                return _http(rest.Answer(int(fault.status), fault.body.encode(), dict(fault.headers)))
-        return _http(self._answer(what, request))
+                return _http(rest.Answer(int(fault.status), fault.body.encode(), fault.headers), fault.cut)
+        return _http(self._answer(what, request), fault.cut if fault else None)
 
     def _answer(self, what: str, request: Request) -> rest.Answer:
-        now_ns = self._clock_ns()
-        minute = now_ns // NS_PER_MIN
-        self._used = (minute, (self._used[1] if self._used[0] == minute else 0) + rest.WEIGHTS.get(what, 1))
-        unit = US if request.headers.get("X-MBX-TIME-UNIT", "").upper() == "MICROSECOND" else MS
         symbol = parse_qs(urlsplit(request.path).query).get("symbol", [""])[0]
         old = self._script.old_snapshot(symbol) if what == "depth" else None
-        found = rest.respond(request.path, self.states, unit, now_ns, old)
         if what == "depth":
             asyncio.get_running_loop().call_later(self.spec.settle_s, self._snapshot_given.set)
-        return replace(found, headers={**found.headers, "X-MBX-USED-WEIGHT-1M": str(self._used[1])})
+        return self._desk.answer(request.path, request.headers.get("X-MBX-TIME-UNIT", ""), self._clock_ns(), old)
 
     # -- events --------------------------------------------------------------------------------------
 
@@ -280,7 +281,7 @@ class Venue:
                 with contextlib.suppress(ConnectionClosed):
                     await client.socket.send(fault.payload.encode("latin-1"), text=not fault.binary)
             elif fault.do == "shutdown":
-                data = {"e": "serverShutdown", "E": self._clock_ns() // MS}
+                data = {"e": "serverShutdown", "E": self._clock_ns() // rest.MS}
                 await self._deliver(client, encode({"stream": "!serverShutdown", "data": data}))
                 asyncio.get_running_loop().call_later(fault.for_s, self._cut, client)
             elif fault.code:
@@ -324,6 +325,6 @@ class Venue:
         self._script.stale[symbol] = (snapshot, 1)
 
 
-def _http(answer: rest.Answer) -> Response:
+def _http(answer: rest.Answer, cut: int | None = None) -> Response:
     headers = Headers({**answer.headers, "Content-Length": str(len(answer.body)), "Connection": "close"})
-    return Response(answer.status, responses.get(answer.status, ""), headers, answer.body)
+    return Response(answer.status, responses.get(answer.status, ""), headers, answer.body[:cut])

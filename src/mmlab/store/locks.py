@@ -11,13 +11,16 @@ from mmlab.core.errors import UsageError
 
 
 class Lock:
-    """Holds `path` until `release`; raises UsageError naming the process that holds it already."""
+    """Holds `path` until `release`; raises UsageError naming the process that holds it already.
 
-    def __init__(self, path: Path, what: str) -> None:
+    With `wait` it waits for that process instead: for writers that are done in a moment.
+    """
+
+    def __init__(self, path: Path, what: str, *, wait: bool = False) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             owner = os.read(self._handle, 100).decode(errors="replace").strip() or "unknown"
             os.close(self._handle)

@@ -12,13 +12,15 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from mmlab.core.errors import DataError, UsageError
-from mmlab.core.schemas import LAKE_TABLES, RUN_TABLES
+from mmlab.core.schemas import BARS, FUNDING, LAKE_TABLES, RUN_TABLES
 from mmlab.core.table import Table
 from mmlab.store.instants import instants, ms_names
 
 LAKE_KEYS = ("venue", "symbol", "day")
+CANDLE_KEYS = ("venue", "symbol", "interval", "month")
 RUN_KEYS = ("kind", "method", "symbol", "day", "run")
-KINDS = {"calibration": RUN_KEYS[1:], "backtest": RUN_KEYS[2:], "walkforward": RUN_KEYS[2:], "sweep": RUN_KEYS[2:]}
+KINDS = {"calibration": RUN_KEYS[1:], "grid": RUN_KEYS[1:], "backtest": RUN_KEYS[2:], "walkforward": RUN_KEYS[2:],
+         "sweep": RUN_KEYS[2:]}  # fmt: skip
 SQL_TYPES = {pl.Int64: "BIGINT", pl.Int8: "TINYINT", pl.Float64: "DOUBLE", pl.String: "VARCHAR", pl.Boolean: "BOOLEAN",
              pl.Binary: "BLOB"}  # fmt: skip
 
@@ -27,8 +29,10 @@ def connect(data_root: Path, out_root: Path) -> duckdb.DuckDBPyConnection:
     """A connection with a view for each table; a table that nobody has written yet is an empty view."""
     con = duckdb.connect()
     for table in LAKE_TABLES:
-        parts = sorted(data_root.resolve().glob(f"venue=*/symbol=*/day=*/{table.name}/part-*.parquet"))
-        _view(con, table, [_select(parts, LAKE_KEYS)] if parts else [], LAKE_KEYS)
+        own: tuple[str, ...] = CANDLE_KEYS if table in (BARS, FUNDING) else LAKE_KEYS
+        folders = "/".join(f"{key}=*" for key in own)
+        parts = sorted(data_root.resolve().glob(f"{folders}/{table.name}/part-*.parquet"))
+        _view(con, table, [_select(parts, own)] if parts else [], own)
     for table in RUN_TABLES:
         selects = []
         for kind, keys in KINDS.items():
