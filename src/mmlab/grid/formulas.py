@@ -21,7 +21,9 @@ def dynamic_spacing(atr: float, spacing_k: float, spacing_floor: float, ref_pric
 def grid_levels(
     anchor_price: float, buy_spacing: float, sell_spacing: float, count: int, mode: str = "geometric"
 ) -> tuple[list[float], list[float]]:
-    """(buys, sells) from the nearest on; geometric levels keep off round numbers. UsageError for another mode."""
+    """(buys, sells) from the nearest on. Geometric levels keep off round numbers while they stay in order; one that
+    another was moved over is left out. Raises UsageError for another mode.
+    """
     if mode not in ("geometric", "arithmetic"):
         raise UsageError(f"mode is {mode!r}", remedy="choose geometric or arithmetic")
     sides = []
@@ -34,8 +36,7 @@ def grid_levels(
             step = (1 + spacing / anchor_price) ** n
             raw = anchor_price * step if up else anchor_price / step
             moved = off_round_number(raw)
-            beyond = not made or (moved > made[-1] if up else moved < made[-1])
-            made.append(moved if beyond else raw)
+            made += [price for price in (moved, raw) if not made or (price > made[-1] if up else price < made[-1])][:1]
         sides.append([price for price in made if price > 0])
     return sides[0], sides[1]
 

@@ -149,7 +149,8 @@ def lay_entry(w: World, row: Floats, bar: int, side: int, n: int, size: float) -
     P, S = w.P, w.S
     spacing = S[SPACING_AT + side] * funding_bias(S[REGIME], row[RATE], side, P[FUNDING_BIAS])
     at = next_level(w, n, side == 1, S[BEFORE_AT + side], spacing)
-    S[BEFORE_AT + side] = at
+    if at > 0:
+        S[BEFORE_AT + side] = at
     at = rounded(at, P[TICK_NUM], P[TICK_DEN], side == 1)
     if at <= 0 or (at >= row[CLOSE] if side == 0 else at <= row[CLOSE]):
         return
@@ -208,6 +209,9 @@ def lay_exits(w: World, row: Floats, bar: int, side: int) -> None:
     up = side == 0
     while laid < levels:
         at = next_level(w, n, up, before, S[SPACING_AT + side])
+        n += 1
+        if at == 0:  # left out
+            continue
         before = at
         at = rounded(at, P[TICK_NUM], P[TICK_DEN], up)
         if at <= 0:
@@ -217,7 +221,6 @@ def lay_exits(w: World, row: Floats, bar: int, side: int) -> None:
             if qty > DUST * total:
                 place(w, w.exits, EXITS_AT, bar, side, TAKE_PROFIT, laid + 1, at, qty)
             laid += 1
-        n += 1
 
 
 @inner

@@ -61,15 +61,18 @@ def raw_level(n: int, up: bool, r: float, spacing: float, reference: float, arit
 
 @inner
 def next_level(w: World, n: int, up: bool, before: float, spacing: float) -> float:
-    """Level n, moved off round numbers but not to or over the level before it; rounded to the tick by the caller."""
+    """Level n moved off round numbers, or as it is, or 0: whichever first lies beyond the level before it.
+
+    `before`: 0 for the first. The caller rounds it to the tick.
+    """
     S = w.S
     price = raw_level(n, up, S[RESERVATION], spacing, S[REFERENCE], w.P[ARITHMETIC])
     if w.P[ARITHMETIC] or price <= 0:
         return price
     moved = off_round_number(price)
-    if n > 1 and ((up and moved <= before) or (not up and moved >= before)):
-        return price
-    return moved
+    if before == 0 or (moved > before if up else moved < before):
+        return moved
+    return price if (price > before if up else price < before) else 0.0
 
 
 @inner
