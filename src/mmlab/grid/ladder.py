@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from mmlab.core.kernels import inner
 from mmlab.grid.layout import (
     ANCHOR,
@@ -85,14 +87,15 @@ def left(w: World, side: int) -> tuple[float, float]:
     if order[BY] > 0:
         sold, lot = order[MARKET_QTY], int(order[MARKET_LOT])
     qty, cost = 0.0, 0.0
+    dust = DUST * sold
     for k in range(int(w.S[LOTS_AT + side])):
         q = w.lots[side, k, LOT_QTY]
         if lot >= 0:
             q = 0.0 if k == lot else q
-        else:
+        elif sold > dust:
             part = min(sold, q)
             sold -= part
-            q -= part
+            q = q - part if q - part > dust else 0.0
         qty += q
         cost += q * w.lots[side, k, LOT_PRICE]
     return qty, cost
@@ -149,8 +152,9 @@ def lay_entry(w: World, row: Floats, bar: int, side: int, n: int, size: float) -
     P, S = w.P, w.S
     spacing = S[SPACING_AT + side] * funding_bias(S[REGIME], row[RATE], side, P[FUNDING_BIAS])
     at = next_level(w, n, side == 1, S[BEFORE_AT + side], spacing)
-    if at > 0:
-        S[BEFORE_AT + side] = at
+    if math.isnan(at):  # left out
+        return
+    S[BEFORE_AT + side] = at
     at = rounded(at, P[TICK_NUM], P[TICK_DEN], side == 1)
     if at <= 0 or (at >= row[CLOSE] if side == 0 else at <= row[CLOSE]):
         return
@@ -201,26 +205,32 @@ def lay_exits(w: World, row: Floats, bar: int, side: int) -> None:
     total = left(w, side)[0]
     if total <= 0:
         return
-    levels = int(P[LEVELS])
-    rest = total - total * P[TP_CONCENTRATION]
-    other = 0.0 if levels == 1 else whole_lots(rest / (levels - 1), P[LOT_NUM], P[LOT_DEN])
-    first = total - other * (levels - 1)
-    n, laid, before = 1, 0, 0.0
-    up = side == 0
-    while laid < levels:
+    n, there, before, up = 1, 0, 0.0, side == 0
+    while there < P[LEVELS]:
         at = next_level(w, n, up, before, S[SPACING_AT + side])
         n += 1
-        if at == 0:  # left out
+        if math.isnan(at):  # left out
             continue
         before = at
         at = rounded(at, P[TICK_NUM], P[TICK_DEN], up)
         if at <= 0:
             break
         if (at > row[CLOSE]) if up else (at < row[CLOSE]):
-            qty = first if laid == 0 else other
-            if qty > DUST * total:
-                place(w, w.exits, EXITS_AT, bar, side, TAKE_PROFIT, laid + 1, at, qty)
-            laid += 1
+            w.exits[side, there, AT] = at
+            there += 1
+    share_out(w, bar, side, total, there)
+
+
+@inner
+def share_out(w: World, bar: int, side: int, total: float, there: int) -> None:
+    """Lay so many take-profits, whose prices are in the book already: the first for its share, the others alike."""
+    P = w.P
+    rest = total - total * P[TP_CONCENTRATION]
+    other = 0.0 if there <= 1 else whole_lots(rest / (there - 1), P[LOT_NUM], P[LOT_DEN])
+    for k in range(there):
+        qty = total - other * (there - 1) if k == 0 else other
+        if qty > DUST * total:
+            place(w, w.exits, EXITS_AT, bar, side, TAKE_PROFIT, k + 1, w.exits[side, k, AT], qty)
 
 
 @inner

@@ -61,7 +61,7 @@ def raw_level(n: int, up: bool, r: float, spacing: float, reference: float, arit
 
 @inner
 def next_level(w: World, n: int, up: bool, before: float, spacing: float) -> float:
-    """Level n moved off round numbers, or as it is, or 0: whichever first lies beyond the level before it.
+    """Level n moved off round numbers, or as it is, or nan: whichever first lies beyond the level before it.
 
     `before`: 0 for the first. The caller rounds it to the tick.
     """
@@ -72,7 +72,7 @@ def next_level(w: World, n: int, up: bool, before: float, spacing: float) -> flo
     moved = off_round_number(price)
     if before == 0 or (moved > before if up else moved < before):
         return moved
-    return price if (price > before if up else price < before) else 0.0
+    return price if (price > before if up else price < before) else math.nan
 
 
 @inner
