@@ -7,6 +7,7 @@ import shlex
 
 import pytest
 
+from reference.candle_files import write_all
 from reference.readme import README, blocks, printed, run_all
 from reference.recording import write_recording
 
@@ -16,6 +17,7 @@ def ran(tmp_path_factory):
     """Every command of the README, run in a fresh folder."""
     folder = tmp_path_factory.mktemp("readme")
     write_recording(folder / "recording.gz")
+    write_all(folder)
     return list(run_all(folder))
 
 
@@ -30,11 +32,11 @@ def test_every_command_prints_what_the_readme_shows(ran):
 
 def test_every_command_of_the_program_is_in_the_readme():
     """A command that the README does not show is one that nobody finds."""
-    from mmlab.cli.app import app, calibrations, imports
+    from mmlab.cli.app import app
 
     names = [f"mmlab {c.name}" for c in app.registered_commands]
-    names += [f"mmlab calibrate {c.name}" for c in calibrations.registered_commands]
-    names += [f"mmlab import {c.name}" for c in imports.registered_commands]
+    for group in app.registered_groups:
+        names += [f"mmlab {group.name} {c.name}" for c in group.typer_instance.registered_commands]
     shown = {command for command, _ in blocks()} | set(re.findall(r"^mmlab .*$", README.read_text(), re.MULTILINE))
     for name in names:
         assert any(command.startswith(name) for command in shown), f"{name} is not in the README"

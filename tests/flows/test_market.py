@@ -17,7 +17,7 @@ from mmlab.flows.run import Job
 from mmlab.flows.sweep import sweep
 from mmlab.flows.synth import synth
 from mmlab.flows.walkforward import walkforward
-from mmlab.sim.grid import parse
+from mmlab.sim.axes import parse
 from mmlab.sim.spec import BacktestSpec, FillSpec, QuoteSpec
 from mmlab.store.runs import read_json
 from mmlab.tape.synth_spec import SynthSpec

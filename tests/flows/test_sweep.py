@@ -19,9 +19,9 @@ from mmlab.flows.report import make_report
 from mmlab.flows.run import Job
 from mmlab.flows.sweep import in_order, one, sweep
 from mmlab.flows.synth import synth
-from mmlab.report.grid import wide
+from mmlab.report.sweep_cells import wide
 from mmlab.sim import events
-from mmlab.sim.grid import parse
+from mmlab.sim.axes import parse
 from mmlab.sim.intensity import Intensity
 from mmlab.sim.spec import BacktestSpec, FillSpec, QuoteSpec
 from mmlab.store.lake import Lake

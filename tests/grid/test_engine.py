@@ -15,7 +15,7 @@ from mmlab.grid.engine import Raw
 from reference.grid import LABELS
 from reference.grid_cases import Case, differences, draw, fills_of, flows_of, resting_of, shaken
 
-SEEDS = range(150)
+SEEDS = (*range(149), 50289)  # the last: ruined while a stop rests
 seeds = st.integers(0, 2**40)
 OPENS, TAKES = ("BUY_OPEN_LONG", "SELL_OPEN_SHORT"), ("SELL_CLOSE_LONG", "BUY_CLOSE_SHORT")
 

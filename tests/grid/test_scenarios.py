@@ -420,3 +420,47 @@ def test_kellys_sizes_are_smallest_until_an_edge_is_proven():
     assert kelly(proven + [(-1.0, 0)] * 20, 0, 20) == 0.1
     assert kelly([], 0, 0) == 1
     assert orders(played(STILL, kelly_window=50), 20) == [(99, 1), (98, 1)]
+
+
+# ---- what the venue does first
+
+
+def test_an_account_is_liquidated_before_a_stop_that_lies_beyond():
+    """Leverage 10, half an account an order: 505 lots at 99 and 510 at 98. The stop rests 37.5 below, at 61.
+
+    The margin is used up on the way to 50 above 89, so that the stop is never reached and no wallet goes below 0.
+    """
+    spec = {"leverage": 10.0, "order_pct": 0.5, "max_position_pct": 10.0, "atr_sl_mult": 25.0}
+    result = played((100, 100, 98, 100), (100, 100, 50, 60), (60, 60, 60, 60), **spec)
+    labels = [each["label"] for each in result.fills]
+    assert labels[:2] == ["BUY_OPEN_LONG", "BUY_OPEN_LONG"]
+    assert "LIQUIDATION" in labels
+    assert "STOP_LONG" not in labels
+    assert result.liquidated[0][1] > 61
+    assert min(line["wallet"] for line in result.equity) >= 0
+
+
+def test_a_bid_below_the_price_of_the_liquidation_is_not_filled_on_the_way_down():
+    """959 lots at 90 with 9.5 times the account; the second bid lies at 80, the margin is used up above it."""
+    spec = {"leverage": 10.0, "order_pct": 0.95, "max_position_pct": 20.0, "atr_sl_mult": 100.0, "spacing_floor": 0.1}
+    result = played((100, 100, 79, 85), STILL, **spec)
+    assert [each["label"] for each in result.fills] == ["BUY_OPEN_LONG", "LIQUIDATION"]
+    [(_, price)] = result.liquidated
+    assert 80 < price < 90
+
+
+def test_a_bar_that_opens_below_the_margin_is_liquidated_at_the_open_before_anything_is_sold():
+    """The same two lots; stage 1 of the stop is on its way to the market when the next bar opens at 70."""
+    spec = {"leverage": 10.0, "order_pct": 0.5, "max_position_pct": 10.0, "atr_sl_mult": 1.0}
+    result = played((100, 100, 98, 97.4), (70, 70, 70, 70), **spec)
+    assert [each["label"] for each in result.fills][2:] == ["LIQUIDATION"]
+    assert result.liquidated == [(22, 70)]
+
+
+def test_a_lot_is_one_trade_however_many_parts_it_is_closed_in():
+    """Two take-profits close one lot: one trade for Kelly."""
+    lots = [(1.0, 0)] * 19
+    assert kelly(lots, 0, 50) == 0.1
+    result = played((100, 100, 99, 100), (100, 102.1, 100, 100), STILL, kelly_window=50, order_pct=1.0)
+    closed = [each for each in result.fills if each["label"] == "SELL_CLOSE_LONG"]
+    assert len(closed) == 2

@@ -77,6 +77,7 @@ class Lot:
     fee: float  # what opening it cost
     regime: int
     paid: float = 0.0  # funding, net of what was received
+    net: float = 0.0  # profit of the parts closed so far, less their fees
 
 
 @dataclass(frozen=True)
@@ -152,11 +153,11 @@ def maintenance(notional: float) -> float:
 
 
 def round_down(x: float, step: Fraction) -> float:
-    return float(math.floor(x * step.denominator / step.numerator + 1e-9) * step) if step else x
+    return float(math.floor(x * step.denominator / step.numerator + 1e-6) * step) if step else x
 
 
 def round_up(x: float, step: Fraction) -> float:
-    return float(math.ceil(x * step.denominator / step.numerator - 1e-9) * step) if step else x
+    return float(math.ceil(x * step.denominator / step.numerator - 1e-6) * step) if step else x
 
 
 def magnets() -> Iterator[float]:
@@ -193,14 +194,14 @@ def taken(lots: list[Lot], qty: float) -> list[tuple[Lot, float]]:
 
 
 def without(lots: list[Lot], parts: list[tuple[Lot, float]]) -> list[Lot]:
-    """The lots that are left when `parts` are closed: copies, with their share of entry fee and funding."""
+    """The lots that are left when `parts` are closed: copies, with their share of funding."""
     gone = {id(lot): part for lot, part in parts}
     left = []
     for lot in lots:
         share = (lot.qty - gone.get(id(lot), 0.0)) / lot.qty
         if share > 0:
-            # Read: what a lot paid in funding is divided like its entry fee when a part of it is closed.
-            left.append(replace(lot, qty=lot.qty - gone.get(id(lot), 0.0), fee=lot.fee * share, paid=lot.paid * share))
+            # Read: what a lot paid in funding is divided when a part of it is closed.
+            left.append(replace(lot, qty=lot.qty - gone.get(id(lot), 0.0), paid=lot.paid * share))
     return left
 
 
@@ -324,12 +325,13 @@ class Twin:
         *,
         maker: bool = False,
     ) -> None:
-        """Close parts of lots at a price: one order, one fill, and one trade a lot."""
+        """Close parts of lots at a price: one order, one fill; a lot that is closed whole is one trade."""
         if not parts:
             return
         for lot, part in parts:
-            net = each.side * (price - lot.price) * part - rate * price * part - lot.fee * part / lot.qty
-            self.trades.append((net, sign_of(lot.regime)))
+            lot.net += each.side * (price - lot.price) * part - rate * price * part
+            if part == lot.qty:
+                self.trades.append((lot.net - lot.fee, sign_of(lot.regime)))
         qty = sum(part for _, part in parts)
         pnl = sum(each.side * (price - lot.price) * part for lot, part in parts)
         fee = rate * price * qty
@@ -364,11 +366,13 @@ class Twin:
         for k, candle in enumerate(self.candles[i]):
             self.number += 1
             self.settle(candle)
+            if not self.peer:
+                for each in self.sides:
+                    self.broken(each, candle, candle[1], candle[1])
             if k == 0:
                 self.market_orders(candle)
             for each in self.sides:
                 self.adverse_leg(each, candle)
-            self.liquidation(candle)
             for each in self.sides:
                 self.take_profits(each, candle)
 
@@ -411,77 +415,87 @@ class Twin:
             else:
                 before = [order for order in nearest_first if side * order.price > side * each.stop]
                 after = [order for order in nearest_first if side * order.price <= side * each.stop]
-        for order in before:
-            self.entry(each, order, candle)
-        self.stop(each, candle)
-        for order in after:
-            self.entry(each, order, candle)
+        mark = candle[4] if self.peer else o
+        for what in [*before, None, *after]:
+            price = self.stop_price(each, candle) if what is None else self.entry_price(each, what, candle)
+            if price is None:
+                continue
+            if self.broken(each, candle, mark, price):
+                return
+            mark = price
+            if what is None:
+                self.stop(each, price)
+            else:
+                self.entry(each, what, price, candle)
+        self.broken(each, candle, mark, candle[3] if side == LONG else candle[2])
 
     def reached(self, order_side: int, price: float, candle: Candle) -> bool:
         """The rule of --fills: a buy (1) needs the low, a sell (-1) the high."""
         _, _, high, low, _ = candle
-        extreme = low if order_side == LONG else high
+        return self.reaches(order_side, price, low if order_side == LONG else high)
+
+    def reaches(self, order_side: int, price: float, extreme: float) -> bool:
         if self.venue.fills != "touch-through":
             return order_side * extreme <= order_side * price
         if self.tick == 0:
             return order_side * extreme < order_side * price
         return order_side * extreme <= order_side * price - float(self.tick) * (1 - 1e-6)
 
-    def entry(self, each: Position, order: Order, candle: Candle) -> None:
-        time_ms, o, *_ = candle
+    def entry_price(self, each: Position, order: Order, candle: Candle) -> float | None:
+        """What an entry fills at; None: it is not reached."""
         if not self.reached(each.side, order.price, candle):
-            return
-        each.entries.remove(order)
-        if each.side * o < each.side * order.price and not self.peer:
-            self.open(each, order, o, maker=False, time_ms=time_ms)
-        else:
-            self.open(each, order, order.price, maker=True, time_ms=time_ms)
+            return None
+        gapped = each.side * candle[1] < each.side * order.price and not self.peer
+        return candle[1] if gapped else order.price
 
-    def stop(self, each: Position, candle: Candle) -> None:
+    def entry(self, each: Position, order: Order, price: float, candle: Candle) -> None:
+        each.entries.remove(order)
+        self.open(each, order, price, maker=price == order.price, time_ms=candle[0])
+
+    def stop_price(self, each: Position, candle: Candle) -> float | None:
+        """What the stop fires at, before slippage; None: it does not."""
         _, o, high, low, _ = candle
         extreme = low if each.side == LONG else high
         if each.stop is None or not each.lots or each.side * extreme > each.side * each.stop:
-            return
-        price = o if each.side * o <= each.side * each.stop and not self.peer else each.stop
+            return None
+        return o if each.side * o <= each.side * each.stop and not self.peer else each.stop
+
+    def stop(self, each: Position, price: float) -> None:
         parts = [(lot, lot.qty) for lot in each.lots]
         self.close(each, parts, self.slipped(each, price), STOPPED[each.side], self.params.fee_taker)
         each.stop, each.stop_fired = None, True
 
-    def liquidation(self, candle: Candle) -> None:
-        """[3.4] At the low as the long side's adverse leg, then at the high as the short side's."""
-        _, o, high, low, _ = candle
-        for each, other, mark in ((self.long, self.short, low), (self.short, self.long, high)):
-            if not (self.long.lots or self.short.lots):
-                return
-            # Read: what the other side's take-profits close has no notional left and needs no margin; and E(o), like
-            # every E of the bisection, counts them as at the mark.
-            realised, left = self.with_take_profits(other, candle)
-
-            positions = [each, left]
-            if not self.broke(mark, positions, realised):
-                continue
-            alive, dead = o, mark
-            if self.broke(o, positions, realised):
-                dead = o
-            else:
-                for _ in range(60):
-                    middle = (alive + dead) / 2
-                    if self.broke(middle, positions, realised):
-                        dead = middle
-                    else:
-                        alive = middle
-            self.liquidate(dead)
+    def broken(self, each: Position, candle: Candle, before: float, mark: float) -> bool:
+        """[3.5] Liquidate if the margin is used up at the mark, on the leg that hurts this side."""
+        if not (self.long.lots or self.short.lots):
+            return False
+        realised, left = self.with_take_profits(self.short if each is self.long else self.long, mark)
+        positions = [each, left]
+        if not self.broke(mark, positions, realised):
+            return False
+        alive, dead = before, mark
+        if self.broke(before, positions, realised):
+            dead = before
+        else:
+            for _ in range(60):
+                middle = (alive + dead) / 2
+                if self.broke(middle, positions, realised):
+                    dead = middle
+                else:
+                    alive = middle
+        self.liquidate(dead)
+        return True
 
     def broke(self, price: float, positions: list[Position], realised: float) -> bool:
         """E <= M."""
         equity = self.wallet + realised + sum(each.profit(price) for each in positions)
         return equity <= sum(maintenance(each.qty * price) for each in positions)
 
-    def with_take_profits(self, each: Position, candle: Candle) -> tuple[float, Position]:
+    def with_take_profits(self, each: Position, mark: float) -> tuple[float, Position]:
         """What the take-profits in reach would earn of the lots from before this candle, and those that stay."""
         old, realised = [lot for lot in each.lots if lot.candle < self.number], 0.0
         for order in self.nearest_exits(each):
-            if self.reached(-each.side, order.price, candle):
+            if self.reaches(-each.side, order.price, mark):
                 parts = taken(old, order.qty)
                 realised += sum(each.side * (order.price - lot.price) * part for lot, part in parts)
                 old = without(old, parts)
@@ -554,8 +568,8 @@ class Twin:
             resting = sum(order.qty for order in each.exits)
             if laid or abs(resting - will_hold) > SAME * will_hold:
                 each.exits = self.exits(each, will_hold, c)
-            # Read: the stop's level is not rounded to the tick (rounded away from the market it would come nearer).
             level = self.stop_level(each.side, lots, row.atr, 1.5) if lots else 0.0
+            level = round_down(level, self.tick) if each.side == LONG else round_up(level, self.tick)
             each.stop = level if level > 0 else None
 
     def left_of(self, each: Position) -> list[Lot]:
@@ -691,7 +705,7 @@ class Twin:
         # Read: the skew is that of the positions as they are, before the market orders of this bar.
         q = (self.long.qty - self.short.qty) * c / (p.max_position_pct * equity)
         q = min(max(q, -1.0), 1.0)
-        self.grid = Grid(anchor, anchor * (1 - q * variance), c, row.regime, spacing)
+        self.grid = Grid(anchor, anchor * (1 - min(max(q * variance, -0.5), 0.5)), c, row.regime, spacing)
         self.due, self.entries_since_grid = False, 0
         self.lay_entries(i, row, equity, left, trailed=trailed)
 
@@ -718,7 +732,8 @@ class Twin:
             side, each.entries = each.side, []
             room[side] = cap - notional[side]
             if row.regime * side >= 0 and (side == LONG or p.allow_short):
-                laying[side] = list(self.levels(-side, grid.spacing[side] * wider[side], p.grid_levels))
+                first = min(grid.r, c) if side == LONG else max(grid.r, c)
+                laying[side] = list(self.levels(-side, grid.spacing[side] * wider[side], first, p.grid_levels))
         for n in range(p.grid_levels):
             for each in self.sides:
                 side = each.side
@@ -733,22 +748,22 @@ class Twin:
                 if len(left[side]) + len(each.entries) >= p.max_inventory_per_side:
                     del laying[side]
                     continue
-                if qty <= 0 or qty * price < self.venue.min_notional or resting + 1 > p.max_orders:
-                    fits = qty > 0 and qty * price >= self.venue.min_notional
+                if qty <= 0 or qty * price < self.venue.min_notional * (1 - 1e-9) or resting + 1 > p.max_orders:
+                    fits = qty > 0 and qty * price >= self.venue.min_notional * (1 - 1e-9)
                     self.verdict(side, "TOO_MANY" if fits else "NO_ROOM" if most < size else "TOO_SMALL")
                     del laying[side]
                     continue
                 each.entries.append(Order(price, qty))
                 room[side], margin_room, resting = room[side] - qty * price, margin_room - qty * price, resting + 1
 
-    def levels(self, direction: int, spacing: float, most: int | None = None) -> Iterator[float | None]:
+    def levels(self, direction: int, spacing: float, before: float, most: int | None = None) -> Iterator[float | None]:
         """[4.6] Level 1, 2, ... above (1) or below (-1) r, on the tick; None: left out.
 
         The last one is `most`, or the last above 0.
         """
         grid = self.grid
         assert grid is not None
-        before, n = -direction * math.inf, 0  # Read: there is no level before the first
+        n = 0
         while most is None or n < most:
             n += 1
             arithmetic = self.params.grid_mode == "arithmetic"
@@ -779,7 +794,7 @@ class Twin:
             return []
         assert self.grid is not None
         prices: list[float] = []
-        for price in self.levels(side, self.grid.spacing[side]):
+        for price in self.levels(side, self.grid.spacing[side], self.grid.r):
             if price is not None and side * price > side * c:
                 prices.append(price)
             if len(prices) == p.grid_levels:

@@ -126,7 +126,7 @@ def draw_market(
     rng: Random, start: float, venue: VenueParams
 ) -> tuple[list[Row], list[list[Candle]], list[tuple[int, float]]]:
     """A walk with drifts, jumps and gaps; indicators that follow it; rates, volumes and regimes of their own."""
-    bars, minutes = rng.randint(40, 200), rng.random() < 0.35
+    bars, minutes = rng.randint(40, 200), rng.random() < 0.35 and venue.fills != "peer"
     vol, jumps, gaps = rng.choice([0.002, 0.004, 0.015]), rng.choice([0.0, 0.01, 0.03]), rng.choice([0.0, 0.3])
     tick = Fraction(venue.tick_size)
 

@@ -34,11 +34,12 @@ def run_all(folder: Path) -> Iterator[tuple[str, subprocess.CompletedProcess[str
     environment |= {"COLUMNS": "120", "NO_COLOR": "1"}
     for command, _ in blocks():
         words = shlex.split(command)
-        assert words[0] == "mmlab", command
+        assert words[0] in ("mmlab", "python"), command
+        program = MMLAB if words[0] == "mmlab" else [sys.executable]
         yield (
             command,
             subprocess.run(
-                [*MMLAB, *words[1:]],
+                [*program, *words[1:]],
                 cwd=folder,
                 env=environment,
                 capture_output=True,
@@ -56,10 +57,12 @@ def printed(ran: subprocess.CompletedProcess[str]) -> str:
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parent.parent))
+    from reference.candle_files import write_all
     from reference.recording import write_recording
 
     with tempfile.TemporaryDirectory() as name:
         write_recording(Path(name) / "recording.gz")
+        write_all(Path(name))
         outputs = {}
         for made, result in run_all(Path(name)):
             assert result.returncode == 0, f"{made}\n{result.stderr}"

@@ -11,8 +11,8 @@ import pytest
 from mmlab.core import schemas
 from mmlab.core.errors import UsageError
 from mmlab.report.canvas import png
-from mmlab.report.grid import cells, metrics, parameters, ranked, unit, wide
 from mmlab.report.sweep import heat_map
+from mmlab.report.sweep_cells import cells, metrics, parameters, ranked, unit, wide
 
 AXES = {"gamma": ["0.1", "0.2", "0.5"], "fill_model": ["poisson", "trade_cross"], "qty": ["1.0", "2.0"]}
 

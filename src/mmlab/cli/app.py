@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 
 from mmlab import __version__
-from mmlab.cli import calibrate, candles, compare, data, fetch, query, record, simulate
+from mmlab.cli import calibrate, candles, compare, data, fetch, grid, grid_search, query, record, simulate
 from mmlab.cli.console import fault
 from mmlab.cli.flags import grouped
+from mmlab.cli.several import Several
 from mmlab.core.errors import MmlabError
 
 HELP = """Would that quote have been filled, and would it have paid?
@@ -26,6 +27,8 @@ app = typer.Typer(help=HELP, no_args_is_help=True, rich_markup_mode="rich", pret
 imports = typer.Typer(help="Bring foreign recordings and candles into the lake.", no_args_is_help=True)
 fetches = typer.Typer(help="Fetch history from a venue's public REST into the lake.", no_args_is_help=True)
 calibrations = typer.Typer(help="Measure how likely a resting quote is to be filled.", no_args_is_help=True)
+grids = typer.Typer(help="A 15-minute grid for perpetual futures: run it, and see that it does not look ahead.",
+                    no_args_is_help=True)  # fmt: skip
 app.command("record")(record.record)
 app.command("serve")(record.serve)
 app.command("check")(record.check)
@@ -37,6 +40,7 @@ app.command("synth")(data.synth)
 app.add_typer(calibrations, name="calibrate")
 app.command("walkforward")(grouped(simulate.walkforward))
 app.command("backtest")(grouped(simulate.backtest))
+app.add_typer(grids, name="grid")
 app.command("compare")(compare.compare)
 app.command("report")(query.report)
 app.command("sql")(query.sql)
@@ -51,6 +55,11 @@ calibrations.command("fixed")(grouped(calibrate.fixed))
 calibrations.command("schedule")(grouped(calibrate.schedule))
 calibrations.command("orders")(grouped(calibrate.orders))
 calibrations.command("validate")(grouped(calibrate.validate))
+grids.command("backtest", cls=Several)(grouped(grid.backtest))
+grids.command("lookahead", cls=Several)(grouped(grid.lookahead))
+grids.command("config")(grid.config)
+grids.command("optimize", cls=Several)(grouped(grid_search.optimize))
+grids.command("apply")(grid_search.apply)
 
 
 def _version(asked: bool) -> None:

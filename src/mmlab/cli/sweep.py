@@ -39,12 +39,12 @@ def run_sweep(
 ) -> None:  # fmt: skip
     """Run the grid, show its ends, draw the report if asked, and say where everything lies."""
     from mmlab.flows.sweep import sweep as run
-    from mmlab.report.grid import column, parameters, ranked
-    from mmlab.sim import grid
+    from mmlab.report.sweep_cells import column, parameters, ranked
+    from mmlab.sim import axes
 
     if not texts:
         raise UsageError("--sort-by is given without --sweep", remedy="give a --sweep, or leave it out")
-    asked, metric = grid.parse(texts), sort_by or "pnl_total"
+    asked, metric = axes.parse(texts), sort_by or "pnl_total"
     with progress() as show:
         result = run(job, base, asked, source, metric, show)
     warn(result.warnings)

@@ -24,7 +24,7 @@ from mmlab.core.calib_schemas import (
     WINDOW_METRICS,
     WINDOWS,
 )
-from mmlab.core.grid_schemas import GRID_TABLES as GRID
+from mmlab.core.grid_search_schemas import GRID
 from mmlab.core.table import Column, Rule, Table
 
 __all__ = [  # noqa: RUF022 - those of calibration are declared in their own file

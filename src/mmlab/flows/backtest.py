@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -107,27 +109,32 @@ def simulate_into(run: Run, spec: BacktestSpec, intensity: Intensity, *, csv: bo
     check_intensity(run, spec, intensity, market.tape)
     with run.step("simulate"):
         found = market.simulate(spec, intensity)
-    with run.step("figures"):
-        made = tables(found, market.tape)
+    happened = ((schemas.ORDERS, found.orders), (schemas.FILLS, found.fills), (schemas.STATE, found.state))
+    with run.step("figures and files"), ThreadPoolExecutor(1) as beside:
+        written = beside.submit(write_tables, run, happened, csv)  # while the figures are found
+        follows = figures(found, market.tape)
+        written.result()
+        write_tables(run, follows, csv)
+    if found.fills.is_empty():
+        skipped = found.orders.filter(pl.col("action") == "SKIP")["reject_reason"].unique().sort().to_list()
+        run.warn("no order was filled" + (f"; quotes were not sent because of {', '.join(skipped)}" if skipped else ""))
+    by_name = {table.name: frame for table, frame in follows}
+    return Figures(by_name["metrics"], by_name["attribution"], files_manifest(spec, market.strategy), market)
+
+
+def write_tables(run: Run, made: Iterable[tuple[Table, pl.DataFrame]], csv: bool) -> None:
+    """Into the run's folder, with `csv` as CSV too."""
     for table, frame in made:
         run.folder.write_table(table, frame)
         if csv:
             run.folder.write_bytes(csv_name(table, run.job.symbol), to_csv(table, frame))
-    if found.fills.is_empty():
-        skipped = found.orders.filter(pl.col("action") == "SKIP")["reject_reason"].unique().sort().to_list()
-        run.warn("no order was filled" + (f"; quotes were not sent because of {', '.join(skipped)}" if skipped else ""))
-    by_name = {table.name: frame for table, frame in made}
-    return Figures(by_name["metrics"], by_name["attribution"], files_manifest(spec, market.strategy), market)
 
 
-def tables(found: Result, tape: events.Tape) -> list[tuple[Table, pl.DataFrame]]:
-    """Every table of a backtest: what happened, and what follows from it."""
+def figures(found: Result, tape: events.Tape) -> list[tuple[Table, pl.DataFrame]]:
+    """The tables that follow from what happened."""
     mids = Mids(tape.frame_ns, tape.bid + tape.ask)
     after = (found.fills, found.state, mids, tape.instrument)
     return [
-        (schemas.ORDERS, found.orders),
-        (schemas.FILLS, found.fills),
-        (schemas.STATE, found.state),
         (schemas.METRICS, metrics(found.orders, found.fills, found.state, tape.instrument)),
         (schemas.ATTRIBUTION, attribution(*after)),
         (schemas.MARKOUTS, markouts(*after)),

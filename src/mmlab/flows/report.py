@@ -10,7 +10,8 @@ import polars as pl
 
 from mmlab.core import schemas
 from mmlab.core.errors import UsageError
-from mmlab.report import backtest, backtest_fills, grid
+from mmlab.flows import grid_report, grid_search_report
+from mmlab.report import backtest, backtest_fills, sweep_cells
 from mmlab.store.parts import write_bytes_atomic
 from mmlab.store.runs import read_json, read_table
 
@@ -27,6 +28,10 @@ def make_report(run: Path) -> Path:
     except ModuleNotFoundError as error:
         raise UsageError(f"{error.name} is not installed", remedy="pip install 'mmlab[plots]'") from None
     manifest = read_json(run / "manifest.json")
+    if manifest.get("kind") == "grid/backtest":
+        return grid_report.write_page(run, plot=True)
+    if manifest.get("kind") == "grid/optimize":
+        return grid_search_report.write_page(run, plot=True)
     found = {t.name: f for t in schemas.RUN_TABLES if (f := read_table(run, t)) is not None}
     sort_by = manifest["spec"].get("sort_by", "pnl_total")  # of a sweep
     images, alts = {}, {}
@@ -59,7 +64,7 @@ def tables(found: Tables, sort_by: str) -> Tables:
         shown["what_each_fill_model_assumes"] = backtest_fills.assumptions(found["fill_models"])
     shown |= {n: found[n] for n in SHOWN if n in found and found[n].height <= MOST_ROWS}
     if "sweep" in found:
-        shown[f"highest_{sort_by}"] = grid.ranked(found["sweep"], sort_by).head(MOST_RANKED)
+        shown[f"highest_{sort_by}"] = sweep_cells.ranked(found["sweep"], sort_by).head(MOST_RANKED)
     return shown
 
 

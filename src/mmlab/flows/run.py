@@ -38,9 +38,30 @@ class Job:
     tick_size: str | None = None
 
 
+class Steps:
+    """What every run notes while it is made: how long its parts took, and what the user should know."""
+
+    log: logging.Logger
+    timings_s: dict[str, float]
+    warnings: list[str]
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Time one part of the run under `name`."""
+        began = time.perf_counter()
+        yield
+        self.timings_s[name] = round(time.perf_counter() - began, 6)
+        self.log.info("%s took %.3f s", name, self.timings_s[name])
+
+    def warn(self, text: str) -> None:
+        """Say something that the user should know, in the log, the manifest and on the terminal."""
+        self.warnings.append(text)
+        self.log.warning(text)
+
+
 @dataclass
-class Run:
-    """One run while it is being made; `step` times its parts and reports them."""
+class Run(Steps):
+    """One run over days of the lake while it is being made; `step` times its parts and reports them."""
 
     job: Job
     run_id: str
@@ -54,14 +75,6 @@ class Run:
     timings_s: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     also: list[DayRef] = field(default_factory=list)  # days before the job's that were read too
-
-    @contextmanager
-    def step(self, name: str) -> Iterator[None]:
-        """Time one part of the run under `name`."""
-        began = time.perf_counter()
-        yield
-        self.timings_s[name] = round(time.perf_counter() - began, 6)
-        self.log.info("%s took %.3f s", name, self.timings_s[name])
 
     def use(self, refs: list[DayRef]) -> None:
         """Note days that are read beside the job's own, and say what is wrong with them."""
@@ -82,11 +95,6 @@ class Run:
             for ref in (*self.also, *self.refs)
             for manifest in [self.lake.manifest(ref)]
         ]
-
-    def warn(self, text: str) -> None:
-        """Say something that the user should know, in the log, the manifest and on the terminal."""
-        self.warnings.append(text)
-        self.log.warning(text)
 
     def commit(self, spec: dict[str, Any], seed: int | None = None) -> Path:
         """Write the manifest and put the run's folder in place."""
@@ -132,18 +140,26 @@ def begin(
     run_id = job.run_id or default_run_id(datetime.now(UTC))
     folder = RunFolder.create(job.out_root, kind, method, job.symbol, str(job.days), run_id, resumable)
     log_kind = f"{kind}/{method}" if method else kind
+    log_root = job.log_root or job.out_root / "logs"
+    with logged(folder, log_root, log_kind, job.symbol, str(job.days), run_id, job.log_level) as log:
+        log.info("%s of %s %s from %s", log_kind, job.symbol, job.days, job.data_root)
+        run = Run(job, run_id, log_kind, folder, log, refs, instrument, lake, progress)
+        run.note_conditions(refs)
+        yield run
+
+
+@contextmanager
+def logged(
+    folder: RunFolder, log_root: Path, kind: str, symbol: str, day: str, run_id: str, level: str
+) -> Iterator[logging.Logger]:
+    """A run's own log; a fault is written there before it goes on, and what was not committed is taken away."""
     try:
-        log = open_log(
-            job.log_root or job.out_root / "logs", log_kind, job.symbol, str(job.days), run_id, job.log_level
-        )
+        log = open_log(log_root, kind, symbol, day, run_id, level)
     except BaseException:
         folder.abort()
         raise
-    log.info("%s of %s %s from %s", log_kind, job.symbol, job.days, job.data_root)
-    run = Run(job, run_id, log_kind, folder, log, refs, instrument, lake, progress)
-    run.note_conditions(refs)
     try:
-        yield run
+        yield log
     except Exception as error:
         log.error("stopped: %s", error)
         raise

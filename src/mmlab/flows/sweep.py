@@ -20,10 +20,10 @@ from mmlab.flows.market import files_manifest, read_strategy, read_tapes
 from mmlab.flows.quick import quick_metrics
 from mmlab.flows.run import Job, Progress, Run, begin, no_progress
 from mmlab.flows.strategy_file import fresh
-from mmlab.report.grid import column, wide
 from mmlab.report.metrics import metrics
+from mmlab.report.sweep_cells import column, wide
 from mmlab.sim import events
-from mmlab.sim.grid import Grid, Value, text
+from mmlab.sim.axes import Grid, Value, text
 from mmlab.sim.intensity import Intensity
 from mmlab.sim.run import run as simulate
 from mmlab.sim.spec import BacktestSpec

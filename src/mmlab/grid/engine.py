@@ -40,7 +40,7 @@ from mmlab.grid.layout import (
     world,
 )  # fmt: skip
 from mmlab.grid.matching import trade
-from mmlab.grid.params import GridParams, VenueParams
+from mmlab.grid.params import FILLS, GridParams, VenueParams
 from mmlab.grid.positions import close_first, equity, held
 from mmlab.grid.step import decide
 
@@ -69,6 +69,12 @@ def simulate(
     the counts in the state are made. Raises UsageError for a span that is empty.
     """
     high = len(X) if high is None else high
+    if venue.fills == FILLS[2] and len(C) != len(X):
+        raise UsageError("--fills peer knows no finer candles", remedy="leave --intrabar out")
+    if not np.isfinite(X).all():
+        raise UsageError(
+            f"row {np.argwhere(~np.isfinite(X))[0][0]} of the signals is not a number", remedy="check the bars"
+        )
     if not 0 <= low < high <= len(X):
         raise UsageError(f"no bars from {low} to {high} of {len(X)}", remedy="choose a longer span")
     w = world(pack(params, venue, record), params.initial_capital)

@@ -29,6 +29,7 @@ def grid_levels(
     sides = []
     for spacing, up in ((buy_spacing, False), (sell_spacing, True)):
         made: list[float] = []
+        before = anchor_price
         for n in range(1, count + 1):
             if mode == "arithmetic":
                 made.append(anchor_price + spacing * n if up else anchor_price - spacing * n)
@@ -36,7 +37,9 @@ def grid_levels(
             step = (1 + spacing / anchor_price) ** n
             raw = anchor_price * step if up else anchor_price / step
             moved = off_round_number(raw)
-            made += [price for price in (moved, raw) if not made or (price > made[-1] if up else price < made[-1])][:1]
+            beyond = [price for price in (moved, raw) if (price > before if up else price < before)]
+            made += beyond[:1]
+            before = made[-1] if made else before
         sides.append([price for price in made if price > 0])
     return sides[0], sides[1]
 

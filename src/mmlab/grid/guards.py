@@ -74,7 +74,7 @@ from mmlab.grid.layout import (
     Z,
     note_verdict,
 )  # fmt: skip
-from mmlab.grid.levels import whole_lots
+from mmlab.grid.levels import rounded, whole_lots
 from mmlab.grid.positions import held
 
 # most notional of a tier, its maintenance rate, and the amount that keeps the margin without jumps (Binance USD-M)
@@ -161,7 +161,8 @@ def resting_stop(w: World, row: Floats, side: int) -> float:
     if qty <= 0:
         return 0.0
     reach = float(SECOND_STOP * w.P[SL_MULT] * row[ATR])
-    return max(cost / qty - (1.0 - 2.0 * side) * reach, 0.0)
+    price = cost / qty - (1.0 - 2.0 * side) * reach
+    return max(rounded(price, w.P[TICK_NUM], w.P[TICK_DEN], side == 1), 0.0)
 
 
 @inner
@@ -255,6 +256,8 @@ def cushion(w: World, mark: float, extreme: float, adverse: int, ms: float) -> f
         value += sign * (mark - lot[LOT_PRICE]) * lot[LOT_QTY]
         notional += mark * lot[LOT_QTY]
     exits, at, remaining = int(S[EXITS_AT + other]), 0, 0.0
+    if exits > 0 and not reached(P, w.exits[other, 0, AT], extreme, adverse == 0):
+        exits = 0  # the nearest is not reached, so none is
     if exits > 0:
         remaining = w.exits[other, 0, QTY]
     opposite = 0.0

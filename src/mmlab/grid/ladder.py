@@ -77,6 +77,8 @@ from mmlab.grid.levels import funding_bias, kelly_share, next_level, rounded, sp
 from mmlab.grid.positions import DUST, held
 
 QUIET = 0.7  # of the cap in thin markets
+FORGIVING = 1 - 1e-9
+MOST_SKEW = 0.5  # of the anchor
 
 
 @inner
@@ -116,7 +118,8 @@ def lay_grid(w: World, row: Floats, money: float, anchor: float, trailed: float)
     q = (held(w, 0) - held(w, 1)) * price / (P[MAX_POSITION] * money)
     q = min(1.0, max(-1.0, q))
     S[ANCHOR], S[REFERENCE], S[TRAILED] = anchor, price, trailed
-    S[RESERVATION] = anchor * (1.0 - q * P[GAMMA] * sigma * sigma * P[HORIZON])
+    skew = q * P[GAMMA] * sigma * sigma * P[HORIZON]
+    S[RESERVATION] = anchor * (1.0 - min(MOST_SKEW, max(-MOST_SKEW, skew)))
 
 
 @inner
@@ -134,7 +137,7 @@ def lay_entries(w: World, row: Floats, bar: int, money: float) -> None:
         S[ROOM_AT + side] = cap - qty * price
         S[MARGIN] -= qty * price
         S[RESTING] += P[LEVELS] if qty > 0 else 0.0
-        S[BEFORE_AT + side] = 0.0
+        S[BEFORE_AT + side] = min(S[RESERVATION], price) if side == 0 else max(S[RESERVATION], price)
     S[OPEN_AT] = regime >= 0
     S[OPEN_AT + 1] = regime <= 0 and P[SHORTS] > 0
     size = money * P[LEVERAGE] * P[ORDER_PCT] * kelly_share(w, 0 if regime == 0 else (1 if regime > 0 else 2))
@@ -164,7 +167,7 @@ def lay_entry(w: World, row: Floats, bar: int, side: int, n: int, size: float) -
     wanted = size * tilt(S[REGIME], row[RATE], side, P[HARVEST])
     room = min(S[ROOM_AT + side], S[MARGIN])
     qty = whole_lots(min(wanted, room) / at, P[LOT_NUM], P[LOT_DEN])
-    if qty <= 0 or qty * at < P[MIN_NOTIONAL]:
+    if qty <= 0 or qty * at < P[MIN_NOTIONAL] * FORGIVING:
         if room < wanted:
             note_verdict(w, bar, NO_ROOM, 1 - 2 * side, wanted, room)
         else:
@@ -205,7 +208,7 @@ def lay_exits(w: World, row: Floats, bar: int, side: int) -> None:
     total = left(w, side)[0]
     if total <= 0:
         return
-    n, there, before, up = 1, 0, 0.0, side == 0
+    n, there, before, up = 1, 0, S[RESERVATION], side == 0
     while there < P[LEVELS]:
         at = next_level(w, n, up, before, S[SPACING_AT + side])
         n += 1

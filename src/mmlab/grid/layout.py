@@ -31,7 +31,7 @@ LONG, SHORT = 0, 1  # sides; the sign of side s is 1 - 2 s
  TRADES, WINS, WON, LOST, KELLY_AT, _, _, KELLY_NEXT_AT, _, _,
  MARGIN, RESTING, ROOM_AT, _, OPEN_AT, _, BEFORE_AT, _, COUNT_AT) = range(61)  # fmt: skip
 # one lot, one entry or take-profit, one order for the market, one bar (X), one candle (C)
-LOT_PRICE, LOT_QTY, LOT_MS, LOT_PAID, LOT_FEE, LOT_CLASS, LOT_WIDTH = range(7)
+LOT_PRICE, LOT_QTY, LOT_MS, LOT_PAID, LOT_FEE, LOT_CLASS, LOT_NET, LOT_WIDTH = range(8)
 AT, QTY, ID, LEVEL, ORDER_FIELDS = range(5)
 BY, MARKET_QTY, MARKET_LOT, MARKET_FIELDS = range(4)
 (CLOSE, VOLUME, MEAN_VOLUME, ATR, Z, SIGMA, KAMA, ER, IN_FORCE, RATE, CLOSE_MS, FIRST_CANDLE, X_WIDTH) = range(13)

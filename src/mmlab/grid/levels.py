@@ -7,7 +7,7 @@ import math
 from mmlab.core.kernels import inner
 from mmlab.grid.layout import ARITHMETIC, KELLY_AT, KELLY_WINDOW, REFERENCE, RESERVATION, World
 
-FORGIVEN = 1e-9  # of a step
+FORGIVEN = 1e-6  # of a step, far above what floats miss it by
 NEAR, AWAY = 0.001, 0.0015  # of a round number: too near, and how far off it is moved
 LARGEST = 10_000.0  # round number that counts
 QUARTER, LEAST, PROVEN = 0.25, 0.1, 20  # of Kelly's fraction; the smallest size; trades that prove an edge
@@ -63,14 +63,14 @@ def raw_level(n: int, up: bool, r: float, spacing: float, reference: float, arit
 def next_level(w: World, n: int, up: bool, before: float, spacing: float) -> float:
     """Level n moved off round numbers, or as it is, or nan: whichever first lies beyond the level before it.
 
-    `before`: 0 for the first. The caller rounds it to the tick.
+    The caller rounds it to the tick.
     """
     S = w.S
     price = raw_level(n, up, S[RESERVATION], spacing, S[REFERENCE], w.P[ARITHMETIC])
     if w.P[ARITHMETIC] or price <= 0:
         return price
     moved = off_round_number(price)
-    if before == 0 or (moved > before if up else moved < before):
+    if moved > before if up else moved < before:
         return moved
     return price if (price > before if up else price < before) else math.nan
 

@@ -40,6 +40,7 @@ from mmlab.grid.layout import (
     STOPPED_AT,
     TAKE_PROFIT,
     TAKER,
+    WALLET,
     At,
     Floats,
     World,
@@ -64,17 +65,17 @@ BISECTIONS = 60
 @inner
 def trade(w: World, candle: Floats, at: At, first: bool) -> None:
     """One candle, in the order of docs/grid.md, section 3; `at`: bar and candle; `first`: of its bar."""
-    S = w.S
+    P = w.P
     if candle[C_FUNDING] != 0:
         pay_funding(w, at, candle[C_FUNDING], candle[C_OPEN])
+    if not P[PEER]:
+        for side in range(2):
+            broke(w, candle, at, side, candle[C_OPEN], candle[C_OPEN])
     if first:
         for side in range(2):
             to_market(w, candle, at, side)
     for side in range(2):
         adverse_leg(w, candle, at, side)
-    if S[LOTS_AT] + S[LOTS_AT + 1] > 0:
-        for side in range(2):
-            test_margin(w, candle, at, side)
     for side in range(2):
         take_profit(w, candle, at, side)
 
@@ -96,32 +97,50 @@ def to_market(w: World, candle: Floats, at: At, side: int) -> None:
 
 @inner
 def adverse_leg(w: World, candle: Floats, at: At, side: int) -> None:
-    """Entries of a side from the nearest on, and its stop where its turn comes."""
+    """Entries of a side from the nearest on, its stop where its turn comes; the margin before each and at the end."""
     P, S = w.P, w.S
     sign = 1.0 - 2.0 * side
     extreme = candle[C_LOW] if side == 0 else candle[C_HIGH]
-    opened = candle[C_OPEN]
-    asked = S[STOP_AT + side] == 0 or sign * (extreme - S[STOP_AT + side]) > 0
-    if not asked and not P[PEER] and sign * (opened - S[STOP_AT + side]) <= 0:
+    opened, stop = candle[C_OPEN], S[STOP_AT + side]
+    asked = stop == 0 or sign * (extreme - stop) > 0
+    before = candle[C_CLOSE] if P[PEER] else opened
+    if not asked and not P[PEER] and sign * (opened - stop) <= 0:
         fire(w, at, side, opened)
         asked = True
-    n, filled = int(S[ENTRIES_AT + side]), 0
+    n, filled, alive = int(S[ENTRIES_AT + side]), 0, True
     for k in range(n):
         order = w.entries[side, k]
-        price = order[AT]
-        if not reached(P, price, extreme, side == 0):
+        if not reached(P, order[AT], extreme, side == 0):
             break
-        if not asked and sign * (price - S[STOP_AT + side]) <= 0:
-            fire(w, at, side, S[STOP_AT + side])
+        if not asked and sign * (order[AT] - stop) <= 0:
             asked = True
-        gapped = not P[PEER] and sign * (opened - price) < 0
-        open_lot(w, at, side, opened if gapped else price, order[QTY], 0.0 if gapped else 1.0, candle[C_MS], order[ID])
-        note_order(w, FILLED, at[1], side, ENTRY, order[LEVEL], price, order[QTY], order[ID])
+            if held(w, side) > 0:
+                alive = not fails(w, candle, side, stop)
+                if not alive:
+                    before = bisected(w, candle, side, before, stop)
+                    break
+                before = stop
+                fire(w, at, side, stop)
+        gapped = not P[PEER] and sign * (opened - order[AT]) < 0
+        price = opened if gapped else order[AT]
+        alive = not fails(w, candle, side, price)
+        if not alive:
+            before = bisected(w, candle, side, before, price)
+            break
+        before = price
+        open_lot(w, at, side, price, order[QTY], 0.0 if gapped else 1.0, candle[C_MS], order[ID])
+        note_order(w, FILLED, at[1], side, ENTRY, order[LEVEL], order[AT], order[QTY], order[ID])
         filled += 1
     drop(w, w.entries, ENTRIES_AT, side, filled)
     S[FILLED_SINCE] += filled
-    if not asked:
-        fire(w, at, side, S[STOP_AT + side])
+    if not alive:
+        liquidate(w, at, before)
+    elif not asked and held(w, side) > 0:
+        if not broke(w, candle, at, side, before, stop):
+            fire(w, at, side, stop)
+            broke(w, candle, at, side, stop, extreme)
+    else:
+        broke(w, candle, at, side, before, extreme)
 
 
 @inner
@@ -138,38 +157,56 @@ def fire(w: World, at: At, side: int, price: float) -> None:
 
 
 @inner
-def test_margin(w: World, candle: Floats, at: At, adverse: int) -> None:
-    """Liquidate if the extreme that hurts one side leaves less than the maintenance margin."""
+def fails(w: World, candle: Floats, adverse: int, mark: float) -> bool:
+    """True if at `mark`, on the leg that hurts one side, the margin is used up."""
+    if w.S[LOTS_AT] + w.S[LOTS_AT + 1] == 0:
+        return False
+    return cushion(w, mark, mark, adverse, candle[C_MS]) <= 0
+
+
+@inner
+def bisected(w: World, candle: Floats, adverse: int, before: float, mark: float) -> float:
+    """Where, between two marks, the margin was used up."""
+    if cushion(w, before, mark, adverse, candle[C_MS]) <= 0:
+        return before
+    safe, price = before, mark
+    for _ in range(BISECTIONS):
+        middle = (safe + price) / 2.0
+        if cushion(w, middle, mark, adverse, candle[C_MS]) > 0:
+            safe = middle
+        else:
+            price = middle
+    return price
+
+
+@inner
+def broke(w: World, candle: Floats, at: At, adverse: int, before: float, mark: float) -> bool:
+    """Liquidate if the margin is used up at `mark`; True if it was."""
+    if not fails(w, candle, adverse, mark):
+        return False
+    liquidate(w, at, bisected(w, candle, adverse, before, mark))
+    return True
+
+
+@inner
+def liquidate(w: World, at: At, price: float) -> None:
+    """Everything is closed at `price`, and every order is gone."""
     S = w.S
-    if S[LOTS_AT] + S[LOTS_AT + 1] == 0:
-        return
-    extreme = candle[C_LOW] if adverse == 0 else candle[C_HIGH]
-    ms = candle[C_MS]
-    short_of = cushion(w, extreme, extreme, adverse, ms)
-    if short_of > 0:
-        return
-    price = candle[C_OPEN]
-    if cushion(w, price, extreme, adverse, ms) > 0:
-        safe, price = price, extreme
-        for _ in range(BISECTIONS):
-            middle = (safe + price) / 2.0
-            if cushion(w, middle, extreme, adverse, ms) > 0:
-                safe = middle
-            else:
-                price = middle
+    rate = w.P[TAKER] + w.P[LIQUIDATION_FEE]
     for side in range(2):
         withdraw(w, w.entries, ENTRIES_AT, at[1], side, ENTRY, CLOSED)
         withdraw(w, w.exits, EXITS_AT, at[1], side, TAKE_PROFIT, CLOSED)
         qty = held(w, side)
         if qty > 0:
-            rate = w.P[TAKER] + w.P[LIQUIDATION_FEE]
             close_first(w, at, side, LIQUIDATION, slipped(w, side, price), qty, rate, 0.0, 0.0)
         if S[STOP_AT + side] > 0:
             note_order(w, CLOSED, at[1], side, STOP, 0.0, S[STOP_AT + side], 0.0, S[STOP_ID_AT + side])
         S[STOP_AT + side] = 0.0
+        w.market[side, BY] = 0.0
+    value = S[WALLET]
     insure(w, at)
     S[DUE] = 1.0
-    note_verdict(w, at[0], LIQUIDATED, 0, price, short_of)
+    note_verdict(w, at[0], LIQUIDATED, 0, price, value)
 
 
 @inner

@@ -16,6 +16,7 @@ from mmlab.grid.layout import (
     LOT_CLASS,
     LOT_FEE,
     LOT_MS,
+    LOT_NET,
     LOT_PAID,
     LOT_PRICE,
     LOT_QTY,
@@ -90,7 +91,7 @@ def open_lot(w: World, at: At, side: int, price: float, qty: float, maker: float
     S[WALLET] -= fee
     lot = w.lots[side, int(S[LOTS_AT + side])]
     lot[LOT_PRICE], lot[LOT_QTY], lot[LOT_MS] = price, qty, ms
-    lot[LOT_PAID], lot[LOT_FEE] = 0.0, fee
+    lot[LOT_PAID], lot[LOT_FEE], lot[LOT_NET] = 0.0, fee, 0.0
     lot[LOT_CLASS] = 0.0 if S[REGIME] == 0 else (1.0 if S[REGIME] > 0 else 2.0)
     S[LOTS_AT + side] += 1
     note_fill(w, at, side, OPEN_LONG + side, price, qty, fee, 0.0, maker, order)
@@ -105,13 +106,13 @@ def reduce_lot(w: World, side: int, k: int, qty: float, price: float, rate: floa
     if side == 1:
         pnl = -pnl
     fee = rate * price * qty
+    lot[LOT_NET] += pnl - fee
     window = int(w.P[KELLY_WINDOW])
-    if window > 0:
+    if window > 0 and share == 1.0:
         kind = int(lot[LOT_CLASS])
-        w.kelly[kind, int(w.S[KELLY_NEXT_AT + kind])] = pnl - fee - lot[LOT_FEE] * share
+        w.kelly[kind, int(w.S[KELLY_NEXT_AT + kind])] = lot[LOT_NET] - lot[LOT_FEE]
         w.S[KELLY_NEXT_AT + kind] = (w.S[KELLY_NEXT_AT + kind] + 1) % window
         w.S[KELLY_AT + kind] = min(w.S[KELLY_AT + kind] + 1, window)
-    lot[LOT_FEE] -= lot[LOT_FEE] * share
     lot[LOT_PAID] -= lot[LOT_PAID] * share
     lot[LOT_QTY] = 0.0 if share == 1.0 else lot[LOT_QTY] - qty
     return float(pnl)

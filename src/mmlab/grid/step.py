@@ -97,6 +97,8 @@ def ruin(w: World, bar: int, money: float) -> None:
         withdraw(w, w.entries, ENTRIES_AT, bar, side, ENTRY, WITHDRAWN)
         withdraw(w, w.exits, EXITS_AT, bar, side, TAKE_PROFIT, WITHDRAWN)
         w.market[side, BY] = 0.0
+        if S[STOP_AT + side] > 0:
+            note_order(w, WITHDRAWN, bar, side, STOP, 0.0, S[STOP_AT + side], 0.0, S[STOP_ID_AT + side])
         S[STOP_AT + side] = 0.0
     note_verdict(w, bar, RUIN, 0, money, 0.0)
 

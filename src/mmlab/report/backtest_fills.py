@@ -5,7 +5,7 @@ from __future__ import annotations
 import polars as pl
 
 from mmlab.core.schemas import COMPONENTS
-from mmlab.report.grid import wide
+from mmlab.report.sweep_cells import wide
 
 HORIZON_S = 5  # after which adverse selection ends
 SHOWN = ("pnl_total", *COMPONENTS, "fills", "fill_ratio", "max_drawdown", "sharpe")

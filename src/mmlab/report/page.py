@@ -108,20 +108,22 @@ def render(
     figures: Mapping[str, bytes],
     tables: Mapping[str, pl.DataFrame],
     alts: Mapping[str, str] | None = None,
+    captions: Mapping[str, str] | None = None,
 ) -> str:
     """One page. metrics: METRICS rows or None; figures: PNG bytes by name; tables: frames by name, in order.
 
-    alts: in words what a figure shows, by name.
+    alts: in words what a figure shows, by name; captions: instead of those in CAPTIONS, by name.
     Figures and tables that are named in CAPTIONS get their captions. Header, warnings and the collapsed
     sections come from the manifest, whose unknown keys are shown as they stand.
     """
+    said = {**CAPTIONS, **(captions or {})}
     parts = [
         f"<h1>{escape(title)}</h1>",
         _header(manifest),
         *(f'<p class="warning">{escape(str(text))}</p>' for text in manifest.get("warnings", ())),
         _tiles(metrics),
-        *(_figure(name, image, (alts or {}).get(name, "")) for name, image in figures.items()),
-        *(_section(name, frame) for name, frame in tables.items()),
+        *(_figure(name, image, (alts or {}).get(name, ""), said.get(name, "")) for name, image in figures.items()),
+        *(_section(name, frame, said.get(name, "")) for name, frame in tables.items()),
         _provenance(manifest),
     ]
     body = "\n".join(part for part in parts if part)
@@ -150,8 +152,8 @@ def _tiles(metrics: pl.DataFrame | None) -> str:
     return f'<h2>Metrics</h2>\n<div class="tiles">{"".join(tiles)}</div>'
 
 
-def _figure(name: str, image: bytes, alt: str) -> str:
-    label, caption = escape(_heading(name)), CAPTIONS.get(name, "")
+def _figure(name: str, image: bytes, alt: str, caption: str) -> str:
+    label = escape(_heading(name))
     data = base64.b64encode(image).decode("ascii")
     return (
         f'<h2>{label}</h2>\n<figure><img alt="{escape(alt) or label}" src="data:image/png;base64,{data}">'
@@ -159,7 +161,7 @@ def _figure(name: str, image: bytes, alt: str) -> str:
     )
 
 
-def _section(name: str, frame: pl.DataFrame) -> str:
+def _section(name: str, frame: pl.DataFrame, caption: str) -> str:
     if frame.is_empty():
         return f'<h2>{escape(_heading(name))}</h2>\n<p class="note">No rows.</p>'
     number = {column: dtype.is_numeric() for column, dtype in frame.schema.items()}
@@ -170,7 +172,7 @@ def _section(name: str, frame: pl.DataFrame) -> str:
     )
     more = f'<p class="note">First {MOST_ROWS:,} of {frame.height:,} rows.</p>' if frame.height > MOST_ROWS else ""
     table = f'<div class="scroll"><table><tr>{head}</tr>\n{rows}</table></div>'
-    said = f'<p class="note">{escape(CAPTIONS[name])}</p>' if name in CAPTIONS else ""
+    said = f'<p class="note">{escape(caption)}</p>' if caption else ""
     return f"<h2>{escape(_heading(name))}</h2>\n{table}{said}{more}"
 
 

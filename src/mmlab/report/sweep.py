@@ -16,7 +16,7 @@ from matplotlib.patheffects import withStroke
 
 from mmlab.report.canvas import DPI, INK, MUTED, canvas, finish, says
 from mmlab.report.figures import BUY
-from mmlab.report.grid import Cells, cells, unit
+from mmlab.report.sweep_cells import Cells, cells, unit
 
 MOST_PANELS = 9
 MOST_LABELS = 16  # of an axis

@@ -69,7 +69,8 @@ def run(
             status = step(w)
             if status == e.DONE:
                 _last_state(tape, w)
-            made.append(beside.submit(_frames, *_taken(w), tape.instrument))
+            orders, fills, state = _taken(w)
+            made.append(beside.submit(_frames, orders, fills, state, tape.instrument))
             w = w._replace(Q=_room_for_reports(w))
     del w
     parts = [part.result() for part in made]

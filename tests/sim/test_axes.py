@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmlab.core.errors import UsageError
-from mmlab.sim.grid import MOST_RUNS, find, parameters, parse, text
+from mmlab.sim.axes import MOST_RUNS, find, parameters, parse, text
 from mmlab.sim.spec import BacktestSpec, FillSpec, QuoteSpec
 
 BASE = BacktestSpec()
