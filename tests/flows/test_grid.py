@@ -305,6 +305,9 @@ def test_the_simulator_is_the_backtest_without_a_folder(made, lake):
     assert one.params.initial_capital == 10_000.0
     assert one.venue.tick_size == "0.01"
     assert sim.run_single("B").warnings[0].startswith("BUSDT: 2 gaps")
+    swept = sim.sweep("A", end="2024-01-05", gamma=[sim.config.params.gamma, 3.0])
+    assert swept.row(0, named=True)["total_return_pct"] == one.metrics["total_return_pct"]
+    assert swept.columns[0] == "gamma"
     assert sim.frame("A").columns == ["timestamp", "open", "high", "low", "close", "volume"]
     assert len(sim.market("A", start="2024-01-02")) == 504
     with pytest.raises(KeyError):

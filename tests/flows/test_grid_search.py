@@ -189,7 +189,7 @@ def test_a_trial_that_raises_is_counted_and_told_and_if_all_do_the_search_stops(
     wrong = {"halt_z_threshold": {"low": -1.0, "high": -0.9}, "resume_z_threshold": {"low": -2.0, "high": -1.9}}
     eight = dataclasses.replace(short, trials=8, study="w")
     with pytest.raises(DataError, match="all 8 trials failed, the first with UsageError"):
-        optimize(where, dataclasses.replace(base, optimizer=wrong), eight, plot=False)
+        optimize(dataclasses.replace(where, run_id="w"), dataclasses.replace(base, optimizer=wrong), eight, plot=False)
 
 
 def test_a_search_that_looks_ahead_says_so_everywhere(home, tmp_path):

@@ -137,3 +137,25 @@ def test_on_fair_walks_the_verdict_is_not_significant():
         found.append(Verdict.of(growth(bench, FREE), null))
     assert sum(each.significant for each in found) <= 2
     assert len({each.p_value for each in found}) > 2
+
+
+def test_a_price_that_comes_back_to_its_mean_is_found_significant():
+    """The power of the test: bars of a walk, of which two in three are turned towards the mean."""
+    bars = walk(1_200, STEP, [13], steps=400)
+    rng = np.random.default_rng(13)
+    was = bars["open"].to_numpy()
+    o, h, l, c = (bars[name].to_numpy() / was - 1 for name in ("open", "high", "low", "close"))  # noqa: E741
+    back = np.where(rng.random(len(c)) < 2 / 3, 1, -1)
+    price, rows = 1_000.0, []
+    for i in range(len(c)):
+        sign = np.sign(c[i]) * np.sign(1_000 - price) * back[i] or 1.0
+        high, low = (h[i], l[i]) if sign > 0 else (-l[i], -h[i])
+        rows.append([price * (1 + x) for x in (sign * o[i], high, low, sign * c[i])])
+        price = rows[-1][3]
+    made = Market.of(bars.with_columns(pl.DataFrame(rows, ["open", "high", "low", "close"], orient="row")), STEP)
+    windows = Windows.of(int(made.open_ns[0]), int(made.open_ns[-1]) + STEP, STEP, 2, 0.2)
+    bench = Bench(("R",), (made,), (dataclasses.replace(VENUE, tick_size="0"),), windows, TIGHT)
+    verdict = Verdict.of(growth(bench, TIGHT), [null_growth(bench, TIGHT, 1, k) for k in range(19)])
+    assert verdict.significant
+    assert verdict.p_value == 0.05
+    assert verdict.growth > 0.02

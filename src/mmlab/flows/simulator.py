@@ -1,12 +1,12 @@
 """The grid on coins of the lake, for notebooks and scripts: `BacktestSimulator().run_single("BTC/USDT")`.
 
-    from mmlab.flows.simulator import BacktestSimulator, GridStrategy, STRATEGY_PARAMS, sweep
+    from mmlab.flows.simulator import BacktestSimulator, GridStrategy, STRATEGY_PARAMS
 
     sim = BacktestSimulator({**STRATEGY_PARAMS, "gamma": 0.3}, data_root="data")
     result = sim.run_single("BTC/USDT", start="2024-01-01", end="2024-12-31")
     result.metrics["sharpe_ratio"], result.trades, result.equity_curve, result.warnings
     each = sim.run_multi(["BTC", "ETH"], start="2024-01-01")     # {"BTC": Result, "ETH": Result, "_portfolio": ...}
-    sweep(sim.market("BTC", start="2024-01-01"), gamma=[0.1, 0.5, 1.0])
+    sim.sweep("BTC", start="2024-01-01", gamma=[0.1, 0.5, 1.0])
 
 Nothing is written: `mmlab grid backtest` does the same and keeps tables, charts and a page.
 """
@@ -14,7 +14,7 @@ Nothing is written: `mmlab grid backtest` does the same and keeps tables, charts
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,8 +89,17 @@ class BacktestSimulator:
         whole = dict(figures.select("metric", "value").iter_rows())
         return {**found, "_portfolio": Portfolio(union(made), together.equity, whole, {"grid_metrics": figures})}
 
+    def sweep(
+        self, coin: str, start: str | None = None, end: str | None = None, **values: Iterable[Any]
+    ) -> pl.DataFrame:  # fmt: skip
+        """Every combination of values over one coin, as `run_single` runs each; one row each, see `sweep`."""
+        config, (read,) = self._read((coin,), start, end)
+        venue = dataclasses.asdict(config.backtest.at_venue(read.tick_size))
+        fixed = {name: [value] for name, value in venue.items() if name not in values}
+        return sweep(read.market, config.params, **fixed, **values).drop(fixed)
+
     def market(self, coin: str, start: str | None = None, end: str | None = None) -> Market:
-        """One coin's candles as the engine reads them, for `sweep`."""
+        """One coin's candles as the engine reads them, for code of one's own."""
         _, (read,) = self._read((coin,), start, end)
         return read.market
 

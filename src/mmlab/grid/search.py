@@ -96,7 +96,7 @@ def put_back(study: optuna.Study, stored: FrozenTrial) -> int:
             user_attrs=stored.user_attrs,
         )
     )  # fmt: skip
-    return len(study.trials) - 1
+    return len(study.get_trials(deepcopy=False)) - 1
 
 
 def ask(study: optuna.Study, space: Space, draw: int, seed: int) -> optuna.Trial:
