@@ -1,6 +1,6 @@
 """What the grid and its optimizer find where there is nothing to find: 200 fair walks and 200 resampled markets.
 
-Writes docs/grid-null.md. `python -m benchmarks.bench_grid_null [paths]`; about ten minutes on two cores.
+Writes docs/grid-null.md. `python -m benchmarks.bench_grid_null [paths]`; about four minutes on two cores.
 """
 
 from __future__ import annotations

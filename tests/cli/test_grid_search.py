@@ -94,6 +94,8 @@ def test_optimize_prints_the_report_and_apply_takes_its_newest_run(tmp_path):
     assert applied.returncode == 0, applied.stderr
     told = json.loads(applied.stdout.splitlines()[-1])
     assert (told["written"], told["backup"]) == (True, None)
+    assert "what they earned on the held-out windows is not significant" in told["doubts"]  # three paths prove nothing
+    assert "is not significant" in applied.stderr
     strategy = parse((tmp_path / "grid.toml").read_text(), "grid.toml").strategy
     assert {name: getattr(strategy, name) for name in result["robust_params"]} == result["robust_params"]
     again = mmlab(tmp_path, "optimize", "--coins", "AAA", "BBB", *words)
@@ -122,8 +124,10 @@ def test_yes_writes_keeps_comments_and_a_backup_each_time(folder):
         assert line in new.splitlines(), new
     assert (folder / "grid.toml.bak-1").read_text() == OLD
     assert parse(new, "").strategy == GridParams(gamma=0.75, grid_levels=4, kappa=2.0, leverage=3.0)
+    assert "warning" not in ran.stderr
     other = mmlab(folder, "apply", "--params", "p.json", "--key", "best_params", "-y")
     assert other.returncode == 0, other.stderr
+    assert "luckiest" in other.stderr
     assert (folder / "grid.toml.bak-2").read_text() == new
     assert (folder / "grid.toml.bak-1").read_text() == OLD
     same = mmlab(folder, "apply", "--params", "p.json", "--key", "best_params", "--yes")

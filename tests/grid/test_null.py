@@ -21,6 +21,8 @@ STEP = 900_000_000_000
 FREE = GridParams(fee_maker=0.0, fee_taker=0.0, slippage=0.0, kelly_window=0)
 TIGHT = dataclasses.replace(FREE, grid_spacing_k=0.5, spacing_floor=0.001, adaptive_floor_scale=0.3, leverage=3.0,
                             max_position_pct=2.0)  # fmt: skip
+PATIENT = dataclasses.replace(TIGHT, deviance_sigma=99.0, offset_prune_ratio=1e9, gap_prune_mult=1e9, atr_sl_mult=99.0,
+                              max_drawdown_pct=1.0, max_position_age_hours=1e6)  # fmt: skip
 VENUE = VenueParams(tick_size="0.1", liquidation_fee=0.0, min_notional=0.0)
 
 
@@ -140,12 +142,12 @@ def test_on_fair_walks_the_verdict_is_not_significant():
 
 
 def test_a_price_that_comes_back_to_its_mean_is_found_significant():
-    """The power of the test: bars of a walk, of which two in three are turned towards the mean."""
+    """The power of the test: bars of a walk, of which four in five are turned towards the mean, and a patient grid."""
     bars = walk(1_200, STEP, [13], steps=400)
     rng = np.random.default_rng(13)
     was = bars["open"].to_numpy()
     o, h, l, c = (bars[name].to_numpy() / was - 1 for name in ("open", "high", "low", "close"))  # noqa: E741
-    back = np.where(rng.random(len(c)) < 2 / 3, 1, -1)
+    back = np.where(rng.random(len(c)) < 0.8, 1, -1)
     price, rows = 1_000.0, []
     for i in range(len(c)):
         sign = np.sign(c[i]) * np.sign(1_000 - price) * back[i] or 1.0
@@ -154,8 +156,8 @@ def test_a_price_that_comes_back_to_its_mean_is_found_significant():
         price = rows[-1][3]
     made = Market.of(bars.with_columns(pl.DataFrame(rows, ["open", "high", "low", "close"], orient="row")), STEP)
     windows = Windows.of(int(made.open_ns[0]), int(made.open_ns[-1]) + STEP, STEP, 2, 0.2)
-    bench = Bench(("R",), (made,), (dataclasses.replace(VENUE, tick_size="0"),), windows, TIGHT)
-    verdict = Verdict.of(growth(bench, TIGHT), [null_growth(bench, TIGHT, 1, k) for k in range(19)])
+    bench = Bench(("R",), (made,), (dataclasses.replace(VENUE, tick_size="0"),), windows, PATIENT)
+    verdict = Verdict.of(growth(bench, PATIENT), [null_growth(bench, PATIENT, 1, k) for k in range(19)])
     assert verdict.significant
     assert verdict.p_value == 0.05
     assert verdict.growth > 0.02

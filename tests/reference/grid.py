@@ -368,7 +368,7 @@ class Twin:
             self.settle(candle)
             if not self.peer:
                 for each in self.sides:
-                    self.broken(each, candle, candle[1], candle[1])
+                    self.broken(each, candle[1], candle[1])
             if k == 0:
                 self.market_orders(candle)
             for each in self.sides:
@@ -420,14 +420,14 @@ class Twin:
             price = self.stop_price(each, candle) if what is None else self.entry_price(each, what, candle)
             if price is None:
                 continue
-            if self.broken(each, candle, mark, price):
+            if self.broken(each, mark, price):
                 return
             mark = price
             if what is None:
                 self.stop(each, price)
             else:
                 self.entry(each, what, price, candle)
-        self.broken(each, candle, mark, candle[3] if side == LONG else candle[2])
+        self.broken(each, mark, candle[3] if side == LONG else candle[2])
 
     def reached(self, order_side: int, price: float, candle: Candle) -> bool:
         """The rule of --fills: a buy (1) needs the low, a sell (-1) the high."""
@@ -465,7 +465,7 @@ class Twin:
         self.close(each, parts, self.slipped(each, price), STOPPED[each.side], self.params.fee_taker)
         each.stop, each.stop_fired = None, True
 
-    def broken(self, each: Position, candle: Candle, before: float, mark: float) -> bool:
+    def broken(self, each: Position, before: float, mark: float) -> bool:
         """[3.5] Liquidate if the margin is used up at the mark, on the leg that hurts this side."""
         if not (self.long.lots or self.short.lots):
             return False

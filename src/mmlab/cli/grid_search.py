@@ -52,7 +52,7 @@ def optimize(
     """Search for parameters, choose the robust middle of the best, and judge it on what the search never saw.
 
     Each trial is run on all coins; what counts is the worst of its train scores. Held-out windows are told and never
-    searched by; the hold-out is run once, at the end. Ranges: [optimizer] of the config, or the document's 22.
+    searched by; the hold-out is run once, at the end. Ranges: the config's optimizer group, or the document's 22.
     """
     need("optuna")
     from mmlab.cli.grid_search_report import lines
@@ -104,7 +104,15 @@ def apply(
     OUT.print(f"{key} of {source} into {config}{'' if change.before is not None else ' (new)'}", markup=False)
     rows = [(name, show(old), show(new), "" if old == new else "changed") for name, old, new in change.rows]
     table("[strategy]", ("parameter", "old", "new", ""), rows)
-    told: dict[str, Any] = {"config": str(config), "params": str(source), "written": False, "backup": None}
+    doubts = flow.doubts(source, key)
+    warn(doubts)
+    told: dict[str, Any] = {
+        "doubts": doubts,
+        "config": str(config),
+        "params": str(source),
+        "written": False,
+        "backup": None,
+    }
     told["values"] = {name: new for name, _, new in change.rows}
     if preview or not change.changed:
         OUT.print("preview: nothing was written" if preview else f"{config} says all of this already")

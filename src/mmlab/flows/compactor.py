@@ -9,6 +9,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from mmlab.flows.compact import Compacted, compact
+from mmlab.flows.owner import leave_with_owner
 
 
 class Compactor:
@@ -23,7 +24,7 @@ class Compactor:
         """Queue a segment; the process is made anew if the last one was killed."""
         for _ in range(2):
             if self._pool is None:
-                self._pool = ProcessPoolExecutor(1, get_context("spawn"), initializer=_ignore_signals)
+                self._pool = ProcessPoolExecutor(1, get_context("spawn"), initializer=_begin)
             try:
                 self._work.append(self._pool.submit(compact, sealed, self._root, self._keep_raw))
             except BrokenExecutor:
@@ -53,7 +54,8 @@ class Compactor:
             self._pool.shutdown(wait=wait, cancel_futures=True)
 
 
-def _ignore_signals() -> None:
-    """Ctrl-C reaches the whole group: the compacting process goes on until it is done."""
+def _begin() -> None:
+    """Ctrl-C reaches the whole group: the compacting process goes on until it is done, or its recorder was killed."""
+    leave_with_owner()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -75,6 +75,24 @@ def read_params(path: Path, key: str) -> dict[str, Any]:
     return values
 
 
+def doubts(path: Path, key: str) -> list[str]:
+    """What the search itself holds against the parameters under a key of its file."""
+    content = msgspec.json.decode(path.read_bytes())
+    if key == "best_params":
+        return ["the one best trial is the luckiest one too; robust_params are the middle of the best"]
+    found = []
+    if content.get("robustness_label") == "WARNING":
+        found.append(str(content.get("robustness_meaning")))
+    if content.get("oos_pass") is False:
+        found.append("they failed on the held-out windows")
+    if content.get("mc_significant") is False:
+        found.append("what they earned on the held-out windows is not significant")
+    lost = [name for name, score in content.get("holdout", {}).items() if score["total_return"] <= 0]
+    if lost:
+        found.append(f"they earned nothing on the hold-out of {', '.join(lost)}")
+    return found
+
+
 def plan(params: Mapping[str, Any], source: str, config: Path) -> Change:
     """What the config would be with these parameters; nothing is written.
 

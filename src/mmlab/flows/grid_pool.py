@@ -5,16 +5,15 @@ from __future__ import annotations
 import multiprocessing as mp
 import os
 import signal
-import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing.process import BaseProcess
 from types import TracebackType
 from typing import Any
 
 from mmlab.core.errors import DataError
+from mmlab.flows.owner import leave_with_owner
 from mmlab.grid.null import null_growth
 from mmlab.grid.params import GridParams
 from mmlab.grid.search import Failure
@@ -84,14 +83,7 @@ def _begin(bench: Bench) -> None:
     """In a worker: keep the bench, leave Ctrl-C to the owner, and go when the owner is gone."""
     _bench[:] = [bench]
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    owner = mp.parent_process()
-    if owner is not None:
-        threading.Thread(target=_leave_with, args=(owner,), daemon=True).start()
-
-
-def _leave_with(owner: BaseProcess) -> None:
-    owner.join()
-    os._exit(1)
+    leave_with_owner()
 
 
 def _trial(values: dict[str, Any]) -> Outcome | Failure:
