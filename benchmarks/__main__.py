@@ -7,7 +7,7 @@ import sys
 
 from benchmarks.table import machine, write
 
-NAMES = ("synth", "calib", "month", "peer", "sim", "duel", "sweep", "ingest", "record", "coverage", "paper")
+NAMES = ("synth", "calib", "month", "peer", "sim", "duel", "sweep", "ingest", "record", "coverage", "paper", "grid")
 
 if __name__ == "__main__":
     write("machine", machine())

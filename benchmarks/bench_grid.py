@@ -1,4 +1,4 @@
-"""The grid: bars a second of the compiled step, a year of bars with its signals, and one strategy beside a peer.
+"""The grid: bars a second of the compiled step, a year with its signals, a trial, and one strategy beside a peer.
 
 Candles are generated: a seeded walk with volatility that clusters, 15 minutes each. Every call is warm (kernels are
 compiled or loaded before) and checked: the wallet is the initial capital plus all cash flows.
@@ -27,6 +27,8 @@ from mmlab.grid.engine import Raw, simulate
 from mmlab.grid.layout import TRADES, WALLET, warm_up
 from mmlab.grid.market import Market
 from mmlab.grid.params import GridParams, VenueParams
+from mmlab.grid.trial import Bench, Outcome
+from mmlab.grid.windows import Windows
 
 MANY, YEAR, SEED = 1_000_000, 35_136, 15
 INTERVAL_NS = 900_000_000_000
@@ -94,6 +96,24 @@ def year() -> tuple[str, int, Timing]:
     return "a year, from the frame of bars to every row", YEAR, taken
 
 
+def trial() -> tuple[str, int, Timing]:
+    """A trial of the optimizer: three coins, four windows, train and held-out runs, signals from their parameters."""
+    markets = tuple(Market.of(candles(YEAR, SEED + k), INTERVAL_NS) for k in range(3))
+    start = int(markets[0].open_ns[0])
+    windows = Windows.of(start, start + YEAR * INTERVAL_NS, INTERVAL_NS, 4, 0.0)
+    bench = Bench(("A", "B", "C"), markets, (VenueParams(tick_size="0.01"),) * 3, windows, GridParams())
+    drawn = iter(range(1, 10 * CALLS))  # each trial has a regime of its own, as drawn ones have
+
+    def one() -> Outcome:
+        k = next(drawn)
+        return bench.run(GridParams(adx_trend_threshold=20.0 + k / 4, regime_hysteresis_bars=1 + k % 6))
+
+    [taken] = time_pairs(one, repeats=CALLS)
+    assert isinstance(taken.result, Outcome)
+    assert all(score.trades > 20 for coin in taken.result.train for score in coin)
+    return "a trial of the optimizer, 3 coins by 4 windows", 3 * YEAR, taken
+
+
 def plain() -> GridParams:
     """What the peer can express."""
     return GridParams(
@@ -143,7 +163,7 @@ def peer_python() -> Path:
 
 def main() -> None:
     """Measure, check and write."""
-    rows = [(*row, row[1] / row[2].median) for row in (*step_loop(), year())]
+    rows = [(*row, row[1] / row[2].median) for row in (*step_loop(), year(), trial())]
     write(
         "grid",
         markdown(

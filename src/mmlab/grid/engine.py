@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmlab.core.errors import UsageError
-from mmlab.core.kernels import inner, kernel
+from mmlab.core.kernels import borrowed, inner, kernel
 from mmlab.grid.layout import (
     BLOCKED,
     C_CLOSE,
@@ -79,13 +79,14 @@ def simulate(
         raise UsageError(f"no bars from {low} to {high} of {len(X)}", remedy="choose a longer span")
     w = world(pack(params, venue, record), params.initial_capital)
     lines = np.zeros((high - low, EQUITY_WIDTH))
-    made = [np.zeros((ROOM if record else 1, width)) for width in (FILL_WIDTH, ORDER_WIDTH, VERDICT_WIDTH)]
+    room = max(ROOM, 6 * (high - low)) if record else 1
+    made = [np.empty((room, width)) for width in (FILL_WIDTH, ORDER_WIDTH, VERDICT_WIDTH)]
     rows = np.zeros(3, np.int64)
     at = low
     while at < high:
         at = walk(w, X, C, at, low, high, lines, made[0], made[1], made[2], rows)
         if at < high:
-            made = [np.concatenate((part, np.zeros_like(part))) for part in made]
+            made = [np.concatenate((part, np.empty_like(part))) for part in made]
     fills, orders, verdicts = (part[:n] for part, n in zip(made, rows, strict=True))
     return Raw(w, lines, fills, orders, verdicts, low)
 
@@ -106,6 +107,7 @@ def walk(
 ) -> int:
     """Bars from `start` on; the bar it came to: `high`, or one whose rows may need more room."""
     P, S = w.P, w.S
+    X, C, lines = borrowed(X), borrowed(C), borrowed(lines)
     for i in range(start, high):
         if P[RECORD] and (
             rows[0] + len(w.fills) > len(fills)

@@ -12,12 +12,16 @@ from mmlab.grid.layout import (
     BLOCKED,
     BREAKER,
     BY,
+    C_HIGH,
+    C_LOW,
     CLOSE,
     CLOSE_MS,
     COOL_UNTIL,
     COOLDOWN,
+    COST_AT,
     DEVIANCE,
     DUE,
+    ENTRIES_AT,
     EXITS_AT,
     FUNDING_RATIO,
     GAP_MULT,
@@ -28,6 +32,7 @@ from mmlab.grid.layout import (
     KAMA,
     KEPT_AT,
     LAST_STOP,
+    LEFT_AT,
     LOT_DEN,
     LOT_MS,
     LOT_NUM,
@@ -53,6 +58,7 @@ from mmlab.grid.layout import (
     RESUME_Z,
     SIGMA,
     SL_MULT,
+    SLIPPAGE,
     SPACING_AT,
     STAGE_1,
     STAGE_2,
@@ -62,6 +68,7 @@ from mmlab.grid.layout import (
     STOP_LONG,
     STOP_THRESH,
     STOPPED_AT,
+    TAKER,
     THROUGH,
     TICK_DEN,
     TICK_NUM,
@@ -157,7 +164,7 @@ def stop_at_close(w: World, row: Floats, bar: int, side: int) -> None:
 @inner
 def resting_stop(w: World, row: Floats, side: int) -> float:
     """Where the second stop of what will be left rests; 0: nothing will be left."""
-    qty, cost = left(w, side)
+    qty, cost = w.S[LEFT_AT + side], w.S[COST_AT + side]
     if qty <= 0:
         return 0.0
     reach = float(SECOND_STOP * w.P[SL_MULT] * row[ATR])
@@ -239,6 +246,34 @@ def check_var(w: World, row: Floats, bar: int, money: float) -> None:
     if S[BLOCKED]:
         S[DUE] = 1.0
         note_verdict(w, bar, VAR_BLOCK, 0, value, P[MAX_DRAWDOWN] * money)
+
+
+@inner
+def safe(w: World, candle: Floats) -> bool:
+    """True if nothing that can happen in this candle uses up the margin: a bound, so that most need no test.
+
+    Everything that is held or may be filled loses what it can at worst, and pays every fee and the highest margin.
+    """
+    P, S = w.P, w.S
+    low, high = candle[C_LOW], candle[C_HIGH]
+    bottom = min(low, w.exits[0, 0, AT]) if S[EXITS_AT] > 0 else low
+    top = max(high, w.exits[1, 0, AT]) if S[EXITS_AT + 1] > 0 else high
+    value, total = S[WALLET], 0.0
+    for k in range(int(S[LOTS_AT])):
+        value -= max(0.0, w.lots[0, k, LOT_PRICE] - bottom) * w.lots[0, k, LOT_QTY]
+        total += w.lots[0, k, LOT_QTY]
+    for k in range(int(S[LOTS_AT + 1])):
+        value -= max(0.0, top - w.lots[1, k, LOT_PRICE]) * w.lots[1, k, LOT_QTY]
+        total += w.lots[1, k, LOT_QTY]
+    for side in range(2):
+        for k in range(int(S[ENTRIES_AT + side])):
+            price = w.entries[side, k, AT]
+            if price < low if side == 0 else price > high:
+                break
+            value -= (price - low if side == 0 else high - price) * w.entries[side, k, QTY]
+            total += w.entries[side, k, QTY]
+    fees = 4.0 * (abs(P[TAKER]) + P[SLIPPAGE]) + TIERS[TIERS.shape[0] - 1, 1]
+    return bool(value > fees * total * max(top, high))
 
 
 @inner

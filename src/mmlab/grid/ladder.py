@@ -25,6 +25,7 @@ from mmlab.grid.layout import (
     HORIZON,
     ID,
     KAPPA,
+    LEFT_AT,
     LEVEL,
     LEVELS,
     LEVERAGE,
@@ -133,7 +134,7 @@ def lay_entries(w: World, row: Floats, bar: int, money: float) -> None:
         cap *= 1.0 - P[TRAILING_RESERVE]
     S[MARGIN], S[RESTING] = money * P[LEVERAGE], 0.0
     for side in range(2):
-        qty = left(w, side)[0]
+        qty = S[LEFT_AT + side]
         S[ROOM_AT + side] = cap - qty * price
         S[MARGIN] -= qty * price
         S[RESTING] += P[LEVELS] if qty > 0 else 0.0
@@ -205,7 +206,7 @@ def lay_exits(w: World, row: Floats, bar: int, side: int) -> None:
     """Lay the take-profits of a side anew, for what it will hold."""
     P, S = w.P, w.S
     withdraw(w, w.exits, EXITS_AT, bar, side, TAKE_PROFIT, REPLACED)
-    total = left(w, side)[0]
+    total = float(S[LEFT_AT + side])
     if total <= 0:
         return
     n, there, before, up = 1, 0, S[RESERVATION], side == 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mmlab.core.kernels import inner
-from mmlab.grid.guards import cushion, reached
+from mmlab.grid.guards import cushion, reached, safe
 from mmlab.grid.ladder import withdraw
 from mmlab.grid.layout import (
     AT,
@@ -33,6 +33,7 @@ from mmlab.grid.layout import (
     MARKET_QTY,
     PEER,
     QTY,
+    SAFE,
     STOP,
     STOP_AT,
     STOP_ID_AT,
@@ -68,7 +69,8 @@ def trade(w: World, candle: Floats, at: At, first: bool) -> None:
     P = w.P
     if candle[C_FUNDING] != 0:
         pay_funding(w, at, candle[C_FUNDING], candle[C_OPEN])
-    if not P[PEER]:
+    w.S[SAFE] = safe(w, candle)
+    if not (P[PEER] or w.S[SAFE]):
         for side in range(2):
             broke(w, candle, at, side, candle[C_OPEN], candle[C_OPEN])
     if first:
@@ -159,7 +161,7 @@ def fire(w: World, at: At, side: int, price: float) -> None:
 @inner
 def fails(w: World, candle: Floats, adverse: int, mark: float) -> bool:
     """True if at `mark`, on the leg that hurts one side, the margin is used up."""
-    if w.S[LOTS_AT] + w.S[LOTS_AT + 1] == 0:
+    if w.S[SAFE] or w.S[LOTS_AT] + w.S[LOTS_AT + 1] == 0:
         return False
     return cushion(w, mark, mark, adverse, candle[C_MS]) <= 0
 

@@ -10,6 +10,7 @@ from mmlab.grid.layout import (
     BLOCKED,
     BY,
     CLOSE,
+    COST_AT,
     DUE,
     ENTRIES_AT,
     ENTRY,
@@ -20,6 +21,7 @@ from mmlab.grid.layout import (
     HALTED,
     HAS_GRID,
     IN_FORCE,
+    LEFT_AT,
     LEVELS,
     NEW_GRID,
     PEAK,
@@ -71,6 +73,7 @@ def decide(w: World, row: Floats, bar: int) -> None:
     for side in range(2):
         prune(w, row, bar, side, money)
     for side in range(2):
+        S[LEFT_AT + side], S[COST_AT + side] = left(w, side)
         lay_stop(w, row, bar, side)
     check_var(w, row, bar, money)
     laid = renew(w, row, bar, money)
@@ -116,7 +119,7 @@ def lay_stop(w: World, row: Floats, bar: int, side: int) -> None:
     S[STOP_AT + side] = price
     if price > 0:
         S[STOP_ID_AT + side] = new_id(w)
-        note_order(w, PLACED, bar, side, STOP, 0.0, price, left(w, side)[0], S[STOP_ID_AT + side])
+        note_order(w, PLACED, bar, side, STOP, 0.0, price, S[LEFT_AT + side], S[STOP_ID_AT + side])
 
 
 @inner
@@ -153,5 +156,5 @@ def differs(w: World, side: int) -> bool:
     total = 0.0
     for k in range(int(w.S[EXITS_AT + side])):
         total += w.exits[side, k, QTY]
-    qty = left(w, side)[0]
+    qty = float(w.S[LEFT_AT + side])
     return abs(total - qty) > SAME * max(total, qty)
