@@ -85,7 +85,7 @@ def assert_equal(got: dict[str, np.ndarray], want: dict[str, np.ndarray]) -> Non
 # ---- chunks
 
 
-@settings(max_examples=70, deadline=None)
+@settings(max_examples=35, deadline=None)
 @given(data=st.data(), seed=seeds, n=st.integers(1, 80), spec=probe_specs, bucket=st.sampled_from([13, 90, 10**6]))
 def test_any_cuts_give_the_sums_of_one_chunk_and_what_is_final_stays(data, seed, n, spec, bucket):
     """For every counting rule; buckets that end by `final_ns` hold their last word after every chunk."""
@@ -144,7 +144,7 @@ def test_two_tapes_cut_at_each_of_their_events_give_the_same_sums(count, cycle):
     assert min(seen[edge] for edge in EDGES) > 0, seen
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(data=st.data(), seed=seeds, n=st.integers(1, 80), spec=probe_specs)
 def test_a_collector_restored_after_every_chunk_goes_on_as_if_nothing_had_been(data, seed, n, spec):
     """Its state goes through np.savez into a fresh one, again and again."""
@@ -161,7 +161,7 @@ def test_a_collector_restored_after_every_chunk_goes_on_as_if_nothing_had_been(d
     assert other.counter.intervals == one.counter.intervals == len(slow.laid(tape, spec))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(data=st.data(), seed=seeds, n=st.integers(1, 80), spec=probe_specs)
 def test_buckets_that_are_done_can_be_dropped_at_any_time(data, seed, n, spec):
     """What was dropped, read before, and what is left are together what one chunk gives."""
@@ -186,7 +186,7 @@ def test_buckets_that_are_done_can_be_dropped_at_any_time(data, seed, n, spec):
 # ---- the obvious loops
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(seed=seeds, n=st.integers(1, 60), spec=probe_specs, bucket=st.sampled_from([250, 1_700, 10**6]))
 def test_sums_and_market_equal_the_obvious_loops(seed, n, spec, bucket):
     """With `cycle`, interval i measures distance number i modulo D and no other; exact, bucket by bucket."""
@@ -271,7 +271,7 @@ def test_a_chunk_that_is_earlier_than_the_one_before_is_refused(table):
         made.add(*equal)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(data=st.data(), at=st.integers(0, 98))
 def test_prints_out_of_order_are_found_wherever_the_chunks_end(data, at):
     """Two neighbours swapped, of a hundred: some chunk says so, at the latest when the tape is over."""

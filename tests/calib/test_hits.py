@@ -94,7 +94,7 @@ def gap_table(gaps: list[tuple[int, int]]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema={"from_ns": pl.Int64, "to_ns": pl.Int64, "stream": pl.String}, orient="row")
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=160, deadline=None)
 @given(
     tape=tapes(),
     gaps=gap_lists,
@@ -157,7 +157,7 @@ def merge(gaps: list[tuple[int, int]]) -> list[tuple[int, int]]:
     return out
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(tape=tapes(), rule=st.sampled_from(["first_hit", "sweeps", "all_hits"]), cut=st.integers(0, 20))
 def test_what_happens_after_a_bucket_changes_nothing_in_it(tape, rule, cut):
     """No look-ahead: dropping every row from an instant on leaves the buckets before it as they were."""

@@ -93,7 +93,7 @@ def holes_of(draw, got: Result) -> slow.Holes:
     return list(zip(edges[::2], edges[1::2], strict=False))
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     case=cases(60),
     data=st.data(),
@@ -107,7 +107,7 @@ def test_exposures_and_sums_of_any_backtest_equal_the_obvious_loop(case, data, b
     check(market, got, data.draw(holes_of(got)), bucket_ns, low, high)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=24, deadline=None)
 @given(case=cases(60), keep=st.integers(0, 30))
 def test_a_state_that_starts_late_leaves_orders_without_a_mid_and_counts_them(case, keep):
     market, spec = case
@@ -150,7 +150,7 @@ def test_a_busy_market_equals_the_obvious_loop_and_shows_every_end(name, seed):
         assert not fast["order_id"].is_in(took.implode()).any()
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=32, deadline=None)
 @given(case=cases(60))
 def test_an_order_ends_when_the_backtest_says_that_it_did(case):
     market, spec = case

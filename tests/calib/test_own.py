@@ -87,7 +87,7 @@ def assert_points(market: Market, found: Ladder, rows: list[dict], low: float, h
     assert next(got, None) is None
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(case=cases(60), low=st.sampled_from([0.0, 0.5, -5.0]), high=st.sampled_from([None, 2.0, 50.0]))
 def test_points_of_any_backtest_equal_the_sums_of_the_obvious_loop(case, low, high):
     """Exposure, first fills, lots and rates at each distance and side; no orders or none there is a DataError."""

@@ -91,7 +91,7 @@ def assert_parity(tape: Recording, laid: Intervals, spec: ProbeSpec, **flags: ob
     return got
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(
     n=st.integers(2, 40),
     data=st.data(),

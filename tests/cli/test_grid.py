@@ -68,7 +68,7 @@ RUN = ("grid", "backtest", "--config", "grid.toml", "--no-plot")
 
 def test_coins_in_every_way_of_writing_are_the_same_run(folder):
     """Words, commas, repeated flags; symbols in full; the summary is that of the document."""
-    ways = (["--coins", "A", "B"], ["--coins", "A,B"], ["--coins", "a/usdt", "--coins", "BUSDT"], [])
+    ways = (["--coins", "A", "B"], ["--coins", "a/usdt", "--coins", "BUSDT"])
     shown = []
     for k, words in enumerate(ways):
         ran = mmlab(folder, *RUN, *words, "--run-id", f"way{k}")

@@ -50,11 +50,11 @@ def package(tmp_path: Path) -> Path:
     return folder
 
 
-def child(package: Path) -> list[int]:
+def child(package: Path, script: str = CHILD) -> list[int]:
     """Answer, cache hits and cache misses, in a fresh process."""
     path = os.pathsep.join([str(package.parent), str(SOURCE)])
     env = {**os.environ, "PYTHONPATH": path, "NUMBA_CACHE_DIR": str(package.parent / "cache")}
-    done = subprocess.run([sys.executable, "-c", CHILD], env=env, capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, check=True)
     return [int(word) for word in done.stdout.split()]
 
 
@@ -105,3 +105,23 @@ def test_who_borrows_does_not_hold():
     for _ in range(1_000):
         doubled(values)
     assert sys.getrefcount(values) == before
+
+
+PAIR = """
+from typing import NamedTuple
+
+class Pair(NamedTuple):
+    x: int
+"""
+
+
+def test_kernels_kept_for_a_type_that_is_gone_are_compiled_anew(package):
+    """A version later the class of an argument has another name: what was kept cannot even be read, and is let go."""
+    (package / "c.py").write_text(PAIR)
+    (package / "a.py").write_text(A.replace("return part(x) + hidden(x)", "return part(x.x) + hidden(x.x)"))
+    (package / "b.py").write_text(B)
+    call = CHILD.replace("whole(3)", "whole(Pair(3))")
+    script = "from small.c import Pair" + call
+    assert child(package, script) == [7, 0, 1]
+    (package / "c.py").write_text(PAIR.replace("Pair", "Couple"))
+    assert child(package, script.replace("Pair", "Couple")) == [7, 0, 1]

@@ -154,7 +154,7 @@ def check_markouts(market, fills, state, got) -> None:
             assert row[f"markout_{h}s"] == (float(fill["side"] * move) if until <= state["recv_ns"][-1] else None)
 
 
-@settings(max_examples=120)
+@settings(max_examples=48)
 @given(cases())
 def test_the_parts_add_up_to_the_profit_in_every_run(case):
     """Whatever the market, the strategy, the account and the fees: exactly, at every horizon."""

@@ -44,7 +44,7 @@ def fixed(half: float = 1.0, fill: FillSpec | None = None, **flags: object) -> B
     return BacktestSpec(QuoteSpec("fixed_spread", half_spread_ticks=half), fill or FillSpec(), **fees)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(case=cases())
 def test_every_row_equals_the_slow_twins(case):
     market, spec = case
@@ -73,7 +73,7 @@ def scripted(draw: st.DrawFn) -> tuple[Market, BacktestSpec, dict[int, Line]]:
     return market, spec, lines
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(case=scripted())
 def test_every_row_equals_the_slow_twins_when_a_script_quotes(case):
     market, spec, lines = case
@@ -152,7 +152,7 @@ def test_the_same_run_twice_gives_the_same_tables():
         assert_same(simulate(busy(1), spec), simulate(busy(1), spec))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(case=cases(), at=st.integers(1, 40), what=st.sampled_from(["drop", "change"]))
 def test_no_row_knows_an_event_that_follows_it(case, at, what):
     market, spec = case
@@ -171,7 +171,7 @@ def test_no_row_knows_an_event_that_follows_it(case, at, what):
         assert getattr(whole, name).filter(before).equals(getattr(other, name).filter(before)), name
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(case=cases(60))
 def test_an_order_is_filled_only_within_its_life_and_its_size(case):
     market, spec = case
@@ -193,7 +193,7 @@ def test_an_order_is_filled_only_within_its_life_and_its_size(case):
     assert (filled["qty"] <= filled["size"] * (1 + 1e-9)).all()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(case=cases(60))
 def test_neither_a_print_nor_a_touch_is_used_twice(case):
     market, spec = case
@@ -213,7 +213,7 @@ def test_neither_a_print_nor_a_touch_is_used_twice(case):
             assert shown.filter(pl.col("side") == side)["lots"].sum() <= most
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(case=cases(60))
 def test_a_spot_account_is_never_overdrawn_and_the_cap_holds(case):
     market, spec = case

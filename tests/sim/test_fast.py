@@ -102,19 +102,19 @@ def assert_quick_is_right(market: Market, spec: BacktestSpec) -> None:
     assert found.equals(expected), [(a, b) for a, b in zip(expected.rows(), found.rows(), strict=True) if a != b]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10**6), spec=specs())
 def test_the_figures_are_the_plain_ones_where_most_frames_change_nothing(seed, spec):
     assert_quick_is_right(calm(seed, 60 + seed % 200), spec)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 10**6), spec=specs())
 def test_the_figures_are_the_plain_ones_on_a_busy_market(seed, spec):
     assert_quick_is_right(busy(seed, 40 + seed % 100), spec)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(case=cases())
 def test_the_figures_are_the_plain_ones_on_any_tape(case):
     market, spec = case
@@ -174,7 +174,7 @@ def test_numbers_that_decimals_do_not_tell_apart_are_left_to_the_plain_run(monke
 amounts = st.tuples(st.sampled_from([-1, 1]), st.integers(1, 10**6), st.integers(1, 10**4), st.integers(-99, 99))
 
 
-@settings(max_examples=70, deadline=None)
+@settings(max_examples=35, deadline=None)
 @given(rows=st.lists(amounts, max_size=30), lots=st.integers(-(10**5), 10**5), mid2=st.integers(1, 10**6))
 def test_the_compiled_account_is_the_ledgers(rows, lots, mid2):
     side, ticks, size, fee = np.array(rows, np.int64).reshape(-1, 4).T
@@ -188,14 +188,14 @@ def test_the_compiled_account_is_the_ledgers(rows, lots, mid2):
 whole = st.integers(-(2**62), 2**62)
 
 
-@settings(max_examples=70, deadline=None)
+@settings(max_examples=35, deadline=None)
 @given(pairs=st.lists(st.tuples(whole, whole), max_size=9), bits=st.tuples(st.integers(0, 62), st.integers(0, 62)))
 def test_sums_of_products_are_exact(pairs, bits):
     a, b = ([pair[i] >> (62 - bits[i]) for pair in pairs] for i in (0, 1))
     assert dot(np.array(a, np.int64), np.array(b, np.int64)) == sum(x * y for x, y in zip(a, b, strict=True))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(rows=st.lists(st.tuples(st.integers(0, 5), st.integers(-9, 9)), min_size=1), far=st.sampled_from([1, 10**7]))
 def test_time_at_each_position(rows, far):
     """Counted in a table or sorted; slow twin: a dictionary."""

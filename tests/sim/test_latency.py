@@ -96,7 +96,7 @@ def test_a_recorded_feed_is_as_late_as_its_frames_are_beyond_the_fastest_one():
     assert got == [2 * MS, 6 * MS, 2 * MS, 38 * MS, 2 * MS]
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(st.lists(st.tuples(st.integers(0, 20 * 60), st.integers(0, 300)), min_size=1, max_size=60), st.integers(-50, 50))
 def test_a_clock_that_drifts_is_followed_over_the_past_hour_alone(steps, drift):
     """Slow twin: less the least of the frames received within the hour up to each one."""
@@ -128,7 +128,7 @@ def test_frames_without_the_venues_time_have_no_recorded_latency():
 # ---- measured series
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(case=cases(), data=st.data())
 def test_every_row_equals_the_slow_twins_with_measured_latencies(case, data):
     market, spec = case

@@ -33,7 +33,7 @@ def exact(decimal: float) -> Fraction:
     return Fraction(repr(decimal))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(case=cases(60))
 def test_cash_and_inventory_are_what_the_fills_add_up_to(case):
     """At every row of state that is the last of its instant, to the last quantum."""
@@ -49,7 +49,7 @@ def test_cash_and_inventory_are_what_the_fills_add_up_to(case):
         assert row["inventory"] == pytest.approx(float(held), rel=1e-12, abs=1e-12)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(case=cases(60), slow=st.sampled_from([0, 20, 900]), jitter=st.sampled_from(["none", "exponential:200"]))
 def test_whatever_the_strategy_has_not_heard_of_yet_no_account_is_overdrawn_and_no_cap_is_passed(case, slow, jitter):
     market, spec = case
@@ -62,7 +62,7 @@ def test_whatever_the_strategy_has_not_heard_of_yet_no_account_is_overdrawn_and_
     assert most <= max(capped.max_inventory, spec.initial_inventory) * (1 + 1e-9)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(case=cases(60), limit=st.integers(1, 6))
 def test_no_ten_seconds_see_more_orders_than_the_limit(case, limit):
     market, spec = case
@@ -101,7 +101,7 @@ def refused(got: Result) -> set[int]:
     return set(got.orders.filter(pl.col("action") == "REJECT")["order_id"])
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(case=single(), entry=st.sampled_from([0, 1, 40, 400]), cancel=st.sampled_from([0, 1, 40, 400]))
 def test_more_latency_never_gives_an_earlier_first_fill(case, entry, cancel):
     """Under every fill model, of the same order."""
@@ -125,7 +125,7 @@ def test_more_latency_never_gives_an_earlier_first_fill(case, entry, cancel):
             assert twos >= ones
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(case=single())
 def test_a_queue_fills_no_more_than_the_touch_and_through_no_more_than_a_queue(case):
     """At any time, of the same order."""
@@ -237,7 +237,7 @@ def test_a_leverage_bounds_the_position_and_never_keeps_one_from_being_reduced()
     ]  # fmt: skip
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     tick_lot=st.sampled_from([("0.00000001", "1"), ("0.01", "0.001"), ("0.00000001", "0.1")]),
     bid=st.integers(1, 40),

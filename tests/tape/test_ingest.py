@@ -97,7 +97,7 @@ def streams(draw: st.DrawFn, usdm: bool) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("usdm", [False, True])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(data=st.data())
 def test_frames_equal_the_slow_twins_whatever_is_lost_doubled_or_swapped(usdm, data):
     """Message by message, level by level, whether drained once or all the time."""

@@ -46,11 +46,25 @@ def hot(function: F) -> F:
 def _compiled(function: F, options: dict[str, bool]) -> F:
     made: Any = njit(cache=True, **options)(function)  # type: ignore[call-overload]
     try:
-        made._cache._cache_file._source_stamp = stamp(Path(function.__code__.co_filename).parent)
+        file = made._cache._cache_file
+        file._source_stamp = stamp(Path(function.__code__.co_filename).parent)
+        file._load_index = _forgiving(file._load_index)
     except AttributeError:  # another numba, or one that compiles nothing: rather slow than stale
         made = njit(**options)(function)  # type: ignore[call-overload]
     kept: F = made
     return kept
+
+
+def _forgiving(load: Callable[[], dict[Any, Any]]) -> Callable[[], dict[Any, Any]]:
+    """numba's index of kept kernels names types of the version that wrote it; where these are gone, it is empty."""
+
+    def index() -> dict[Any, Any]:
+        try:
+            return load()
+        except (AttributeError, ImportError):
+            return {}
+
+    return index
 
 
 @cache
