@@ -107,6 +107,17 @@ def test_who_borrows_does_not_hold():
     assert sys.getrefcount(values) == before
 
 
+def test_a_changed_kernel_never_takes_the_name_of_the_one_before(package):
+    """numba writes the index first: under the old name another process would load old code as new in between."""
+    assert child(package) == [7, 0, 1]
+    kept = {path.name: path.read_bytes() for path in (package.parent / "cache").rglob("*.nb?")}
+    (package / "b.py").write_text(B.replace("FACTOR = 2", "FACTOR = 5"))
+    assert child(package) == [16, 0, 1]
+    now = {path.name: path.read_bytes() for path in (package.parent / "cache").rglob("*.nb?")}
+    assert len(now) == 2 * len(kept)
+    assert kept.items() <= now.items()
+
+
 PAIR = """
 from typing import NamedTuple
 

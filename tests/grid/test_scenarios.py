@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import pytest
 
+from mmlab.grid import layout
 from mmlab.grid.params import GridParams, VenueParams
 from reference.grid import Result, Row, kelly, maintenance, nudged
 from reference.grid_cases import INTERVAL_MS, Case, differences
@@ -458,9 +459,16 @@ def test_a_bar_that_opens_below_the_margin_is_liquidated_at_the_open_before_anyt
 
 
 def test_a_lot_is_one_trade_however_many_parts_it_is_closed_in():
-    """Two take-profits close one lot: one trade for Kelly."""
-    lots = [(1.0, 0)] * 19
-    assert kelly(lots, 0, 50) == 0.1
-    result = played((100, 100, 99, 100), (100, 102.1, 100, 100), STILL, kelly_window=50, order_pct=1.0)
-    closed = [each for each in result.fills if each["label"] == "SELL_CLOSE_LONG"]
-    assert len(closed) == 2
+    """Two take-profits close the lot of 99 in two parts: one trade in Kelly's ring, its profit less all fees."""
+    bars = [STILL] * FIRST + [(100, 100, 99, 100), (100, 102.1, 100, 100), STILL]
+    rows = [Row(i * INTERVAL_MS, *bar, 1.0, 0.0, 1.0, 0.0, 0.0, bar[3], 0.0, 0, 0.0) for i, bar in enumerate(bars)]
+    candles = [[(i * INTERVAL_MS, *bar)] for i, bar in enumerate(bars)]
+    venue = VenueParams(tick_size="0.1", lot_size="1", min_notional=5.0)
+    case = Case(rows, candles, [], replace(CALM, kelly_window=50, order_pct=1.0), venue)
+    slow, raw = case.twin(), case.engine()
+    assert not differences(case, slow, raw)
+    parts = [each for each in slow.fills if each["label"] == "SELL_CLOSE_LONG"]
+    assert len(parts) == 2
+    assert raw.world.S[layout.KELLY_AT] == 1
+    flows = sum(each["pnl"] - each["fee"] for each in slow.fills)
+    assert raw.world.kelly[0, 0] == pytest.approx(flows)

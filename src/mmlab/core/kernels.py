@@ -8,6 +8,7 @@ folders it uses no other, and the constants that kernels take in live in such fi
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -20,6 +21,7 @@ from numba.extending import intrinsic, overload
 F = TypeVar("F", bound=Callable[..., Any])
 Array = TypeVar("Array", bound=np.ndarray)
 CORE = Path(__file__).parent
+NAMED = 12  # letters of the stamp in a file's name
 MARKS = (b"@kernel", b"@unlocked", b"@inner", b"@hot")
 
 
@@ -48,11 +50,23 @@ def _compiled(function: F, options: dict[str, bool]) -> F:
     try:
         file = made._cache._cache_file
         file._source_stamp = stamp(Path(function.__code__.co_filename).parent)
+        _rename(file, file._source_stamp[:NAMED])
         file._load_index = _forgiving(file._load_index)
     except AttributeError:  # another numba, or one that compiles nothing: rather slow than stale
         made = njit(**options)(function)  # type: ignore[call-overload]
     kept: F = made
     return kept
+
+
+def _rename(file: Any, version: str) -> None:
+    """Keep each version's kernels in files of their own.
+
+    numba writes a new index before the kernel that it names, under the name of the old one: a process that started at
+    the same time after a change would have loaded old code as new.
+    """
+    file._index_name = f"{file._index_name.removesuffix('.nbi')}.{version}.nbi"
+    file._index_path = os.path.join(file._cache_path, file._index_name)
+    file._data_name_pattern = file._data_name_pattern.replace(".{number", f".{version}.{{number")
 
 
 def _forgiving(load: Callable[[], dict[Any, Any]]) -> Callable[[], dict[Any, Any]]:

@@ -27,9 +27,9 @@ LONG, SHORT = 0, 1  # sides; the sign of side s is 1 - 2 s
 # S: the state between bars; where a name ends with _AT there is one for each side
 (WALLET, PEAK, ANCHOR, RESERVATION, REFERENCE, SPACING_AT, _, HAS_GRID, TRAILED, GRID_REGIME, FILLED_SINCE, DUE, HALTED,
  BLOCKED, RUINED, STOP_COUNT, LAST_STOP, COOL_UNTIL, PRUNED_AT, _, STAGED_AT, _, KEPT_AT, _, LOTS_AT, _, ENTRIES_AT, _,
- EXITS_AT, _, STOP_AT, _, STOP_ID_AT, _, STOPPED_AT, _, WAS_LIQUIDATED, REGIME, NEXT_ID, N_FILLS, N_ORDERS, N_VERDICTS,
+ EXITS_AT, _, STOP_AT, _, STOP_ID_AT, _, STOPPED_AT, _, REGIME, NEXT_ID, N_FILLS, N_ORDERS, N_VERDICTS,
  TRADES, WINS, WON, LOST, KELLY_AT, _, _, KELLY_NEXT_AT, _, _,
- MARGIN, RESTING, ROOM_AT, _, OPEN_AT, _, BEFORE_AT, _, SAFE, LEFT_AT, _, COST_AT, _, COUNT_AT) = range(66)  # fmt: skip
+ MARGIN, RESTING, ROOM_AT, _, OPEN_AT, _, BEFORE_AT, _, SAFE, LEFT_AT, _, COST_AT, _, COUNT_AT) = range(65)  # fmt: skip
 # one lot, one entry or take-profit, one order for the market, one bar (X), one candle (C)
 LOT_PRICE, LOT_QTY, LOT_MS, LOT_PAID, LOT_FEE, LOT_CLASS, LOT_NET, LOT_WIDTH = range(8)
 AT, QTY, ID, LEVEL, ORDER_FIELDS = range(5)

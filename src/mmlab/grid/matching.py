@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mmlab.core.kernels import inner
+from mmlab.core.kernels import inner, kernel
 from mmlab.grid.guards import cushion, reached, safe
 from mmlab.grid.ladder import withdraw
 from mmlab.grid.layout import (
@@ -80,6 +80,12 @@ def trade(w: World, candle: Floats, at: At, first: bool) -> None:
         adverse_leg(w, candle, at, side)
     for side in range(2):
         take_profit(w, candle, at, side)
+
+
+@kernel
+def trade_candle(w: World, candle: Floats, bar: int, number: int, first: bool) -> None:
+    """`trade` for callers outside compiled code: a dry run, one candle at a time."""
+    trade(w, candle, (bar, number), first)
 
 
 @inner
