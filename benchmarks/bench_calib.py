@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -133,29 +133,18 @@ print(first, time.perf_counter() - began)
 """
 
 
-def second_process(root: Path) -> None:
-    """A fresh process finds the compiled kernels on disk: its first call against its second."""
-    import os
-    import tempfile
+def first_call(root: Path) -> None:
+    """What a process pays once: its first calibration against its second."""
 
-    def once(cache: str) -> list[float]:
-        environment = {**os.environ, "NUMBA_CACHE_DIR": cache}
-        text = subprocess.run(
-            [sys.executable, "-c", START.format(root=str(root))], env=environment, check=True, capture_output=True
-        ).stdout
+    def once() -> list[float]:
+        code = START.format(root=str(root))
+        text = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout
         return [float(x) for x in text.split()]
 
-    with tempfile.TemporaryDirectory() as cache:
-        began = time.perf_counter()
-        cold = once(cache)
-        warm = [once(cache) for _ in range(5)]
-        print(f"second process: {time.perf_counter() - began:.0f} s")
-    first = sorted(w[0] for w in warm)[2]
-    again = sorted(w[1] for w in warm)[2]
+    runs = [once() for _ in range(5)]
     rows = [
-        ("the very first process, kernels compiled", f"{cold[0] * 1e3:.0f}"),
-        ("first call of a later process", f"{first * 1e3:.0f}"),
-        ("second call of a later process", f"{again * 1e3:.0f}"),
+        (f"{what} call of a process", f"{statistics.median(run[i] for run in runs) * 1e3:.0f}")
+        for i, what in enumerate(("first", "second"))
     ]
     write("cache", markdown(("ladder, 50 distances", "ms"), rows))
 
@@ -165,7 +154,7 @@ def main() -> None:
     root = lake_with_day()
     joins(root)
     windows(root)
-    second_process(root)
+    first_call(root)
 
 
 if __name__ == "__main__":

@@ -65,8 +65,9 @@ class Ran:
 
 
 def environment(cache: Path) -> dict[str, str]:
-    """Ours, but numba keeps its kernels in `cache`."""
-    return {**os.environ, "NUMBA_CACHE_DIR": str(cache)}
+    """Ours, but numba keeps its kernels in `cache`, and Python its modules' code, as it does unless told otherwise."""
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {**kept, "NUMBA_CACHE_DIR": str(cache)}
 
 
 def whole(command: Sequence[object], cache: Path, found: Callable[[str], Found]) -> Ran:

@@ -14,8 +14,8 @@ from scipy import stats
 from scipy.optimize import isotonic_regression, minimize
 
 from mmlab.calib.families import all_families, monotone
+from mmlab.calib.goodness import chi2_tail, log_factorial
 from mmlab.calib.points import Window
-from mmlab.calib.shapes import chi2_tail
 from mmlab.calib.spec import FitSpec
 from mmlab.core.schemas import CURVES, FITS
 from reference import calib as slow
@@ -187,6 +187,22 @@ def test_the_tail_of_chi_square_is_that_of_scipy(dof, x):
     want = stats.chi2.sf(x, dof)
     assert chi2_tail(dof, x) == pytest.approx(want, rel=1e-10, abs=1e-280)
     assert chi2_tail(dof, -1e-12) == 1.0
+
+
+def test_the_tail_of_chi_square_of_many_rows_is_that_of_each_alone():
+    """To the last bit, whatever else is in the batch; nan stays nan."""
+    rng = np.random.default_rng(0)
+    dof, x = rng.integers(1, 199, 400), rng.uniform(0, 400, 400)
+    x[::7] = np.nan
+    np.testing.assert_array_equal(chi2_tail(dof, x), [chi2_tail(d, v) for d, v in zip(dof, x, strict=True)])
+    assert np.isnan(chi2_tail(dof, x)).sum() == np.isnan(x).sum()
+
+
+def test_the_logarithm_of_a_factorial_is_that_of_its_definition():
+    """From the table and from the series, where one ends and the other begins too."""
+    n = [*range(600), 10**4, 10**6]
+    want = np.concatenate([[0.0], np.cumsum([math.log(i) for i in range(1, 10**6 + 1)])])[n]
+    np.testing.assert_allclose(log_factorial(np.array(n, float)), want, rtol=1e-13, atol=1e-13)
 
 
 @settings(max_examples=20, deadline=None)
@@ -361,7 +377,7 @@ def test_a_distance_of_nothing_has_no_power_law():
 
 
 def test_many_spans_are_fitted_as_each_of_them_alone():
-    """Rows of 40 spans are, to the last bit, those of 40 tables of one span; and so are 250, for which threads work."""
+    """Rows of 40 spans are, to the last bit, those of 40 tables of one span; so are 280, fitted in slices."""
     parts = [drawn(seed, seconds=200) for seed in range(40)]
     tables, ids = fitted(joined(parts), spans=40), ("train_start_ns", "train_end_ns")
     for i, part in enumerate(parts):

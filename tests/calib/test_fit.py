@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
+from mmlab.calib import fit
 from mmlab.calib.fit import REASONS, curves
 from mmlab.calib.points import Window
 from mmlab.calib.spec import FitSpec
@@ -163,3 +164,127 @@ def test_windows_are_fitted_independently_of_each_other():
         np.testing.assert_array_equal(
             getattr(curves(joined, DELTAS, FitSpec()), name)[:, 0], [getattr(c, name)[0, 0] for c in alone]
         )
+
+
+# ---- rows and slices
+
+
+def walked(seed: int, n: int = 200, n_deltas: int = 30, nested: bool = True) -> tuple[np.ndarray, ...]:
+    """Buckets of exposure (ns), hits and rings, (n, 2, n_deltas), in which a day's quiet and busy hours take turns.
+
+    Some buckets are holes, some have no hits at all, and few hits reach the far distances.
+    """
+    rng = np.random.default_rng(seed)
+    rate = 0.5 * np.exp(-0.3 * np.arange(n_deltas)) * rng.choice([0.0, 0.01, 1.0, 1.0], (n, 2, 1))
+    rings = hits = rng.poisson(60 * rate)
+    if nested:
+        hits = np.cumsum(rings[:, :, ::-1], axis=2)[:, :, ::-1]
+    at_risk = np.where(hits > 0, rng.uniform(1, 59, hits.shape), 60.0)
+    at_risk = np.sort(at_risk, axis=2) * (rng.random((n, 1, 1)) > 0.2)
+    return (at_risk * 1e9).astype(np.int64), hits, rings
+
+
+def summed(cells: tuple[np.ndarray, ...], first: np.ndarray, last: np.ndarray) -> Window:
+    """A window over these spans of buckets."""
+    prefix = (np.concatenate([np.zeros_like(a[:1]), np.cumsum(a, axis=0)]) for a in cells)
+    return Window(*prefix, first, last, np.full(first.size, 10**12))
+
+
+def assert_same_bytes(got, want) -> None:
+    """Every figure of two curves."""
+    for name, value in vars(want).items():
+        np.testing.assert_array_equal(getattr(got, name), value, err_msg=name)
+
+
+METHODS = [("poisson_mle", True), ("nested_mle", True), ("log_linear", True), ("poisson_mle", False)]
+
+
+@pytest.mark.parametrize(("method", "nested"), METHODS)
+@pytest.mark.parametrize("least_s", [0.0, 600.0])
+@pytest.mark.parametrize("power_law", [False, True])
+def test_slices_leave_no_trace(monkeypatch, method, nested, least_s, power_law):
+    """180 windows in slices of 1, 7, 50 and 500, and the first 60 of them: the same bytes, used distances or not."""
+    rng = np.random.default_rng(5)
+    first = np.sort(rng.integers(0, 190, 180))
+    last = np.minimum(first + rng.integers(1, 40, 180), 200)
+    cells, deltas = walked(3, nested=nested), tuple(np.cumsum(rng.integers(1, 4, 30)).tolist())
+    spec = FitSpec(method, least_s)
+    want = curves(summed(cells, first, last), deltas, spec, nested, power_law)
+    assert len(set(want.reason.ravel().tolist())) > 2
+    assert np.unique(want.points_used).size > (1 if least_s == 0 else 5)
+    for size in (1, 7, 50, 500):
+        monkeypatch.setattr(fit, "SLICE", size)
+        assert_same_bytes(curves(summed(cells, first, last), deltas, spec, nested, power_law), want)
+    some = curves(summed(cells, first[:60], last[:60]), deltas, spec, nested, power_law)
+    for name, value in vars(some).items():
+        np.testing.assert_array_equal(value, getattr(want, name)[:60], err_msg=name)
+
+
+@pytest.mark.parametrize(("method", "nested"), METHODS)
+def test_buckets_before_a_window_leave_no_trace(method, nested):
+    """A schedule that is read in chunks holds sums from another bucket on: the same bytes."""
+    cells, first = walked(4, nested=nested), np.arange(100, 160)
+    spec, deltas = FitSpec(method), tuple(range(1, 31))
+    want = curves(summed(cells, first, first + 40), deltas, spec, nested)
+    later = tuple(a[90:] for a in cells)
+    assert_same_bytes(curves(summed(later, first - 90, first - 50), deltas, spec, nested), want)
+
+
+@pytest.mark.parametrize(("method", "nested"), METHODS)
+def test_no_windows_give_no_rows(method, nested):
+    """A chunk of the tape in which no step is ready yet."""
+    none = np.zeros(0, np.int64)
+    got = curves(summed(walked(0, nested=nested), none, none), tuple(range(1, 31)), FitSpec(method), nested)
+    assert {name: (value.shape, value.dtype.kind) for name, value in vars(got).items()} == {
+        name: ((0, 3), "i" if name in {"points_used", "nearest_hits", "reason", "blocks"} else "f")
+        for name in vars(got)
+    }
+
+
+def slow_k(T: list[float], N: list[float], x: list[float], nested: bool) -> float | None:
+    """The root of the score in k, by bisection of its definition, one distance after the other; None if below 1e-6."""
+
+    def score(k: float) -> float:
+        w, wg, g_hits = 0.0, 0.0, 0.0
+        for i in range(len(x)):
+            s, g = np.exp(-k * (x[i] - x[0])), x[0] - x[i]
+            if nested and i + 1 < len(x):
+                step = x[i + 1] - x[i]
+                s, g = s * -np.expm1(-k * step), g + step / np.expm1(k * step)
+            w, wg, g_hits = w + T[i] * s, wg + T[i] * s * g, g_hits + N[i] * g
+        return g_hits / sum(N) - wg / w
+
+    low, high = (1e-6 if nested else -5.0), 50.0
+    if score(low) < 0:
+        return None
+    for _ in range(200):
+        low, high = ((low + high) / 2, high) if score((low + high) / 2) > 0 else (low, (low + high) / 2)
+    return low
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    nested=st.booleans(),
+    least_s=st.sampled_from([0.0, 300.0, 500.0]),
+    n=st.integers(1, 40),
+    even=st.booleans(),
+)
+def test_k_is_the_root_of_the_score_to_nine_digits(seed, nested, least_s, n, even):
+    """On a window's used distances, few hits or many, evenly spaced or not; where there is no root it is said."""
+    cells = walked(seed, n, 12, nested)
+    steps = np.ones(12, int) if even else np.random.default_rng(seed).integers(1, 5, 12)
+    deltas = tuple(np.cumsum(steps).tolist())
+    window = summed(cells, np.array([0]), np.array([n]))
+    got = curves(window, deltas, FitSpec("nested_mle" if nested else "poisson_mle", least_s), nested)
+    for side in range(3):
+        used = window.used(least_s)[0, side]
+        T, N = window.exposure_ns[0, side, used] / 1e9, window.rings[0, side, used]
+        if got.reason[0, side] in {1, 2, 3}:
+            assert used.sum() < 2 or (N > 0).sum() < 2
+            continue
+        want = slow_k(T.tolist(), N.tolist(), np.array(deltas, float)[used].tolist(), nested)
+        if want is None:
+            assert REASONS[got.reason[0, side]] == "the likelihood has no maximum for k above 0"
+        else:
+            assert got.k[0, side] == pytest.approx(want, rel=1e-9, abs=1e-9)

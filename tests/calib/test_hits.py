@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mmlab.calib import hits
 from mmlab.calib.hits import sums
 from mmlab.calib.probes import intervals
 from mmlab.calib.spec import ProbeSpec
@@ -236,22 +237,19 @@ def test_rows_out_of_time_order_are_refused_with_their_number(which):
         )
 
 
-@settings(max_examples=30, deadline=None)
-@given(tape=tapes(), rule=st.sampled_from(["first_hit", "sweeps", "all_hits"]))
-def test_the_compiled_pass_equals_its_own_source_run_slowly(tape, rule):
-    """numba changes nothing: the un-jitted function gives the same arrays."""
-    from mmlab.calib import hits as module
-
+@settings(max_examples=60, deadline=None)
+@given(tape=tapes(), rule=st.sampled_from(["first_hit", "sweeps", "all_hits"]), block=st.integers(1, 12))
+def test_how_many_prints_are_counted_at_once_leaves_no_trace(tape, rule, block):
+    """Blocks end where an interval does, whatever their size."""
     frames, prints = tape
     if not frames:
         return
-    spec = ProbeSpec(deltas=(1, 3), count=rule)
+    spec = ProbeSpec(deltas=(1, 3), count=rule, dwell_ms=1)
     laid = intervals(frame_table(frames), gap_table([]), INSTRUMENT, spec)
     args = (laid, print_table(prints), INSTRUMENT, spec)
-    fast = sums(*args, origin_ns=TAPE_START, bucket_ns=900_000, n_buckets=200)
+    whole = sums(*args, origin_ns=TAPE_START, bucket_ns=900_000, n_buckets=200)
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("_count", "add_span", "_add_flow", "_cover"):
-            patch.setattr(module, name, getattr(module, name).py_func)
-        slow_run = sums(*args, origin_ns=TAPE_START, bucket_ns=900_000, n_buckets=200)
-    for name in ("exposure_ns", "hits", "rings", "lots"):
-        np.testing.assert_array_equal(getattr(fast, name), getattr(slow_run, name))
+        patch.setattr(hits, "BLOCK", block)
+        in_blocks = sums(*args, origin_ns=TAPE_START, bucket_ns=900_000, n_buckets=200)
+    for name in ("exposure_ns", "hits", "rings", "lots", "flow", "covered_ns"):
+        np.testing.assert_array_equal(getattr(whole, name), getattr(in_blocks, name))

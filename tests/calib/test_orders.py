@@ -163,21 +163,6 @@ def test_an_order_ends_when_the_backtest_says_that_it_did(case):
         assert steps["recv_ns"][0] == row["end_ns"]
 
 
-@pytest.mark.parametrize("name", BUSY)
-def test_the_compiled_pass_equals_its_own_source_run_slowly(name, monkeypatch):
-    market = busy(2)
-    got = simulate(market, BUSY[name])
-    holes = [(START + i * 3_000 * MS, START + i * 3_000 * MS + 700 * MS) for i in range(9)]
-    fast = exposures(got.orders, got.fills, got.state, instrument(market), arrays(holes))
-    options = {"min_delta_ticks": 0, "max_delta_ticks": None, "origin_ns": START, "bucket_ns": MS, "n_buckets": 60_000}
-    compiled = tally(fast, **options)
-    for kernel in ("_add_up", "add_span"):
-        monkeypatch.setattr(module, kernel, getattr(module, kernel).py_func)
-    again = tally(fast, **options)
-    for part in SUMS:
-        np.testing.assert_array_equal(getattr(compiled, part), getattr(again, part))
-
-
 # ---- the rate that made the fills
 
 

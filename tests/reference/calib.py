@@ -241,7 +241,7 @@ def flow(tape: Sequence[slow.Print], span: tuple[int, int]) -> list[int]:
 def market(frames: Sequence[Quote], span: tuple[int, int]) -> list[int]:
     """Spread times time (ticks, us), that time, squared moves of the mid (half ticks) and their time, by later frame.
 
-    The mid is sampled at an epoch's first frame and then at the first frame a second or more after the last sample.
+    The mid is sampled at the first frame of an epoch and of each second of UTC.
     """
     out, before, sample = [0, 0, 0, 0], None, None
     for q in frames:
@@ -252,7 +252,7 @@ def market(frames: Sequence[Quote], span: tuple[int, int]) -> list[int]:
             stood = (q.ns - before.ns) // 1000
             out[0] += (before.ask - before.bid) * stood * inside
             out[1] += stood * inside
-            if q.ns - sample.ns >= 10**9:
+            if q.ns // 10**9 > before.ns // 10**9:
                 out[2] += (q.bid + q.ask - sample.bid - sample.ask) ** 2 * inside
                 out[3] += (q.ns - sample.ns) // 1000 * inside
                 sample = q

@@ -268,7 +268,7 @@ import os, pathlib, signal, sys
 from mmlab.core.schemas import WINDOWS
 from mmlab.store.runs import RunFolder
 run = RunFolder.create(pathlib.Path(sys.argv[1]), *{RUN!r}, "r1", resumable=True)
-for seed in (1, 2):
+for seed in (1, 2, 3):
     run.append(WINDOWS, WINDOWS.sample(3, seed))
 os.kill(os.getpid(), signal.SIGKILL)
 """

@@ -123,3 +123,13 @@ def test_a_run_logs_to_its_own_file_at_its_own_level(tmp_path):
 def test_a_run_is_named_by_the_utc_time():
     """Sorts by time, and is a folder name everywhere."""
     assert default_run_id(datetime(2025, 1, 2, 3, 4, 5, tzinfo=UTC)) == "20250102T030405Z"
+
+
+def test_the_versions_are_those_of_the_installation(tmp_path):
+    """Of packages that are loaded, and of those that are not."""
+    from importlib.metadata import version
+
+    versions = read_json(made(tmp_path) / "manifest.json")["versions"]
+    assert {name: versions[name] for name in versions if name != "python"} == {
+        name: version(name) for name in ("mmlab", "polars", "duckdb", "numpy", "numba", "pyarrow")
+    }

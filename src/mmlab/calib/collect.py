@@ -8,6 +8,7 @@ next chunk; `final_ns` tells up to when the sums cannot change any more.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,18 +16,26 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from mmlab.calib.buckets import totals
 from mmlab.calib.hits import Counter, Sums
 from mmlab.calib.probes import Intervals, Ints, Layer, column
 from mmlab.calib.spec import ProbeSpec
 from mmlab.core.errors import DataError
 from mmlab.core.instrument import Instrument
-from mmlab.core.kernels import kernel
 from mmlab.core.spans import NS_PER_S
 
 Arrays = npt.NDArray[Any]
-SAMPLE_NS = NS_PER_S  # the mid is sampled for its volatility at the first frame after each second
+SAMPLE_NS = NS_PER_S  # the mid is sampled for its volatility at the first frame of each second of UTC, and of an epoch
 NS_PER_US = 1000
 PREV_NS, PREV_SPREAD, SAMPLE_AT, SAMPLE_MID2 = range(4)
+
+
+Prints = pl.DataFrame | Future[pl.DataFrame]  # at hand, or still being read
+
+
+def arrived(prints: Prints) -> pl.DataFrame:
+    """Prints as soon as they are at hand; raises what reading them raised."""
+    return prints if isinstance(prints, pl.DataFrame) else prints.result()
 
 
 @dataclass(frozen=True)
@@ -57,17 +66,16 @@ class Collector:
         self._waiting = pl.DataFrame()  # prints whose interval has not ended yet
         self._newest = (-1, -1)  # the newest print
 
-    def add(self, depth: pl.DataFrame, trades: pl.DataFrame) -> None:
+    def add(self, depth: pl.DataFrame, trades: Prints) -> None:
         """The next frames and prints (probes.DEPTH_COLUMNS, hits.TRADE_COLUMNS); raises DataError if out of order."""
-        depth, trades = depth.rechunk(), trades.rechunk()  # once, so that every column is one array from here on
+        depth = depth.rechunk()  # once, so that every column is one array from here on
         bid, ask = (self._ticks.to_steps(column(depth, name)) for name in ("bid_px_1", "ask_px_1"))
         breaks = self._layer.breaks(depth)
         laid = self._layer.lay(depth, bid + ask, breaks)
         if depth.height:
             self._reserve(self.last_ns)
-        where = self.counter.origin_ns, self.counter.bucket_ns
-        _watch(column(depth, "recv_ns"), breaks, bid, ask, *where, self._at, self._market)
-        self._count(laid, trades)
+            self._watch(column(depth, "recv_ns"), breaks, bid, ask)
+        self._count(laid, arrived(trades).rechunk())
 
     def close(self) -> None:
         """The tape is over: the interval that stands ends at its last frame."""
@@ -130,6 +138,26 @@ class Collector:
         more = self.counter.n_buckets - self._market.shape[0]
         self._market = np.concatenate([self._market, np.zeros((more, 4), np.int64)])
 
+    def _watch(self, ns: Ints, breaks: npt.NDArray[np.bool_], bid: Ints, ask: Ints) -> None:
+        """Add the time since the frame before, at that frame's spread, and each second's move to the frame's bucket."""
+        edges = np.searchsorted(ns, self.counter.origin_ns + self.counter.bucket_ns * np.arange(self.n_buckets + 1))
+        before, spread = (_shifted(a, self._at[i]) for a, i in ((ns, PREV_NS), (ask - bid, PREV_SPREAD)))
+        begins = breaks.copy()
+        begins[0] |= self._at[PREV_NS] < 0
+        stood = np.where(begins, 0, (ns - before) // NS_PER_US)
+        self._market[:, 0] += totals(spread * stood, edges)
+        self._market[:, 1] += totals(stood, edges)
+        rows = np.flatnonzero(begins | (ns // SAMPLE_NS != before // SAMPLE_NS))
+        at, mid2 = ns[rows], bid[rows] + ask[rows]
+        moved = mid2 - _shifted(mid2, self._at[SAMPLE_MID2])
+        us = (at - _shifted(at, self._at[SAMPLE_AT])) // NS_PER_US
+        edges = np.searchsorted(rows, edges)
+        for i, amount in ((2, moved**2), (3, us)):
+            self._market[:, i] += totals(np.where(begins[rows], 0, amount), edges)
+        self._at[[PREV_NS, PREV_SPREAD]] = ns[-1], ask[-1] - bid[-1]
+        if rows.size:
+            self._at[[SAMPLE_AT, SAMPLE_MID2]] = at[-1], mid2[-1]
+
     def _count(self, laid: Intervals, trades: pl.DataFrame) -> None:
         """Count the prints of intervals that have ended, and of none; the rest waits."""
         if trades.height:
@@ -169,29 +197,8 @@ def _rank(trades: pl.DataFrame, key: tuple[int, int]) -> int:
     return first + int(np.searchsorted(column(trades, "recv_seq")[first:last], key[1]))
 
 
-@kernel
-def _watch(
-    recv_ns: Ints,
-    breaks: npt.NDArray[np.bool_],
-    bid: Ints,
-    ask: Ints,
-    origin_ns: int,
-    bucket_ns: int,
-    at: Ints,
-    into: Ints,
-) -> None:
-    """Add each frame's time since the one before, at the spread of that one, and each second's move, to its bucket."""
-    for i in range(recv_ns.size):
-        t, mid2 = recv_ns[i], bid[i] + ask[i]
-        row = into[(t - origin_ns) // bucket_ns]
-        if breaks[i] or at[PREV_NS] < 0:
-            at[SAMPLE_AT], at[SAMPLE_MID2] = t, mid2
-        else:
-            stood = (t - at[PREV_NS]) // NS_PER_US
-            row[0] += at[PREV_SPREAD] * stood
-            row[1] += stood
-            if t - at[SAMPLE_AT] >= SAMPLE_NS:
-                row[2] += (mid2 - at[SAMPLE_MID2]) ** 2
-                row[3] += (t - at[SAMPLE_AT]) // NS_PER_US
-                at[SAMPLE_AT], at[SAMPLE_MID2] = t, mid2
-        at[PREV_NS], at[PREV_SPREAD] = t, ask[i] - bid[i]
+def _shifted(a: Ints, before: int) -> Ints:
+    """Each row's predecessor, the first one's being `before`."""
+    out = np.empty_like(a)
+    out[:1], out[1:] = before, a[:-1]
+    return out

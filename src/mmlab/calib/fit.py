@@ -9,9 +9,8 @@
     log_linear   least squares of ln(hits / exposure) on delta, weighted by hits (the variance of
                  ln(N / T) is 1 / N); distances without hits have no logarithm and fall out.
 
-Both likelihoods have the form: N_i ~ Poisson(T_i A s_i(k)). Given k, A = sum N / sum T s, and the
-score in k, sum N g - sum N * (sum T s g) / (sum T s) with g = d ln s / dk, has one root, found by
-Newton steps kept inside a shrinking bracket. A power law A delta^-p is the same in ln delta.
+Both likelihoods have the form: N_i ~ Poisson(T_i A s_i(k)); likelihood.py finds their maximum. A power law
+A delta^-p is the same in ln delta.
 
 Deviance, dispersion and likelihood are those of the disjoint counts under the likeliest curve of the
 family, whatever estimator gave A and k, so that families can be compared and p-values hold: the rings of
@@ -25,29 +24,23 @@ poisson_mle, which takes each distance by itself, does not. Under sweeps and all
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from mmlab.calib.points import Floats, Window
-from mmlab.calib.probes import Ints
-from mmlab.calib.robust import clustered
-from mmlab.calib.shapes import between as _between
-from mmlab.calib.shapes import chi2_tail, head, shapes
+from mmlab.calib.cells import Cells, cells
+from mmlab.calib.goodness import chi2_tail, figures
+from mmlab.calib.likelihood import Fit, fit_logs, fit_points, fit_rings
+from mmlab.calib.points import Window
+from mmlab.calib.robust import Model, clustered, log_model, point_model, ring_model
+from mmlab.calib.shapes import Bools, Floats, Ints, total
 from mmlab.calib.spec import FitSpec
-from mmlab.core.kernels import kernel, unlocked
 from mmlab.core.schemas import FIT_METHODS
-from mmlab.core.spans import NS_PER_S
 
-LOG_RANGE = 700.0  # exp(700) is still a double
 Z95 = 1.959963984540054  # two-sided 95% quantile of the normal distribution
-MOST_LISTED = 1 << 20
-THREADS, LEAST_ROWS = 4, 100  # fits of this many windows are worth a thread
-POISSON_MLE, LOG_LINEAR, NESTED_MLE = range(len(FIT_METHODS))
+SLICE = 128  # windows at a time: what is made of them on the way stays in the cache
+POISSON_MLE, LOG_LINEAR, NESTED_MLE = FIT_METHODS
 REASONS = (
     "",
     "fewer than two distances with enough exposure",
@@ -58,13 +51,12 @@ REASONS = (
 )
 # two-sided 95% quantile of Student's t, by the number of blocks; below two there is none
 STUDENT95 = (
-    math.nan, math.nan, 12.706204736432095, 4.302652729696142, 3.182446305284263, 2.7764451051977987,
+    np.nan, np.nan, 12.706204736432095, 4.302652729696142, 3.182446305284263, 2.7764451051977987,
     2.5705818366147395, 2.4469118487916806, 2.3646242510102993, 2.306004135033371, 2.2621571627409915,
     2.2281388519649385, 2.200985160082949, 2.1788128296634177, 2.1603686564610127, 2.1447866879169273,
     2.131449545559323,
 )  # fmt: skip
 OK, FEW_POINTS, NO_HITS, ONE_DISTANCE, FLAT, NO_MAXIMUM = range(len(REASONS))
-A_, K_, SE_LOG_A, SE_K, DEVIANCE, DISPERSION, LIKELIHOOD, RING_EXCESS, P_VALUE = range(9)
 
 
 @dataclass(frozen=True)
@@ -104,224 +96,74 @@ def curves(
 
     nested: the distances' hits share prints (all probes at once) and `rings` are disjoint; otherwise each
     distance was measured by itself and `rings` are its hits. power_law: A delta^-k instead of A exp(-k delta).
+    A window's figures depend on that window alone, to the last bit.
     """
     x = np.array(deltas, np.float64)
     x = np.log(x) if power_law else x
-    method = FIT_METHODS.index(spec.fit_method)
-    m = _reached(window.exposure, window.hit) if nested else len(deltas)
-    exposure, hit, ring = (a[:, :, :m] for a in (window.exposure, window.hit, window.ring))
-    counts = ring if method == NESTED_MLE else hit
-    sums = (exposure, hit, ring, counts)
-    tables = _count_tables(int(window.ring[-1].sum(axis=0).max(initial=0)))
-    how = (nested, method == NESTED_MLE and nested, method == LOG_LINEAR)
-
-    def fitted(part: slice) -> tuple[Floats, Ints, Floats, Ints]:
-        spans = (window.first[part], window.last[part])
-        real, whole = _fit_all(sums, spans, x, spec.min_exposure_s, method, nested, tables)
-        return real, whole, *clustered(real, (exposure, counts), window.edges[part], x, spec.min_exposure_s, how)
-
-    real, whole, errors, blocks = in_threads(fitted, window.first.size)
-    return _curve(real, whole, errors, blocks)
+    slices = (slice(at, at + SLICE) for at in range(0, max(window.first.size, 1), SLICE))
+    parts = (replace(window, first=window.first[rows], last=window.last[rows]) for rows in slices)
+    with np.errstate(all="ignore"):  # what is not identified is nan
+        made = [_fit(part, x, spec, nested) for part in parts]
+        return _curve([np.concatenate(arrays, axis=1) for arrays in zip(*made, strict=True)])
 
 
-def in_threads(work: Callable[[slice], tuple[Any, ...]], n: int) -> list[Any]:
-    """`work` on the rows 0 .. n in slices, at once where there are many; its arrays joined in order.
-
-    Each row's result depends on that row alone, so that the number of threads leaves no trace.
-    """
-    size = max(-(-n // THREADS), LEAST_ROWS)
-    slices = [slice(at, at + size) for at in range(0, max(n, 1), size)]
-    with ThreadPoolExecutor(THREADS) as pool:
-        made = list(pool.map(work, slices)) if len(slices) > 1 else [work(slices[0])]
-    return [np.concatenate(arrays) for arrays in zip(*made, strict=True)]
-
-
-def _reached(exposure: Ints, hit: Ints) -> int:
-    """How many distances there are up to the first that stands for all beyond it: unhit, and always at risk alike."""
-    unlike = (exposure != exposure[:, :, -1:]).any(axis=(0, 1)) | (hit[-1] != hit[0]).any(axis=0)
-    deepest = np.flatnonzero(unlike)
-    return min(int(deepest[-1]) + 2 if deepest.size else 1, int(hit.shape[2]))
-
-
-def _curve(real: Floats, whole: Ints, robust: Floats, blocks: Ints) -> Curve:
-    """The kernels' figures as a Curve; a k that the robust errors do not tell from 0 is flat."""
-    A, k, se_log_A, se_k, deviance, dispersion, likelihood, excess, p_value = (real[:, :, i] for i in range(9))
-    points_used, nearest_hits, reason = (whole[:, :, i] for i in range(3))
-    made = Curve(
-        A, k, se_log_A, se_k, deviance, dispersion, likelihood, excess, p_value, points_used, nearest_hits,
-        reason,        robust[:, :, 0], robust[:, :, 1], blocks,
+def _curve(made: list[Any]) -> Curve:
+    """The slices' figures as a Curve; a k that Fisher's or the robust errors do not tell from 0 is flat."""
+    A, k, se_log_A, se_k, deviance, pearson, likelihood, excess, used, nearest, reason, *errors = (
+        np.ascontiguousarray(a.T) for a in made
+    )
+    freedom = np.maximum(used - 2, 1)
+    spare = np.where(used > 2, 1.0, np.nan)
+    p_value = chi2_tail(freedom, deviance * spare)
+    curve = Curve(
+        A, k, se_log_A, se_k, deviance, pearson / freedom * spare, likelihood, excess, p_value, used, nearest,
+        reason, *errors,
     )  # fmt: skip
-    flat = (reason == OK) & (k - made.t95 * made.se_k_robust <= 0)
-    return replace(made, reason=np.where(flat, FLAT, reason))
+    flat = (reason == OK) & (~(k - Z95 * se_k > 0) | (k - curve.t95 * curve.se_k_robust <= 0))
+    return replace(curve, reason=np.where(flat, FLAT, reason))
 
 
-def _count_tables(most: int) -> tuple[Floats, Floats]:
-    """n ln n and ln n! for n = 0 .. `most`, or as far as a table is worth it."""
-    n = np.arange(min(most, MOST_LISTED) + 1, dtype=np.float64)
-    logs = np.log(np.maximum(n, 1.0))
-    return n * logs, np.cumsum(logs)
+def _fit(window: Window, x: Floats, spec: FitSpec, nested: bool) -> tuple[Any, ...]:
+    """The figures of some windows in the order of `_curve`, each of shape (3, n_windows)."""
+    of_rings = spec.fit_method == NESTED_MLE
+    c = cells(window, x, spec.min_exposure_s, nested, of_rings)
+    points_used, with_hits = c.points_used, (c.N > 0).sum(axis=0)
+    known = (points_used >= 2) & (with_hits >= 2)
+    disjoint = _disjoint(c, nested, known)
+    fit, model = _asked_for(c, spec.fit_method, nested, known, disjoint)
+    missing = np.isnan(fit.k)
+    goodness = (np.where(missing | np.isnan(disjoint.k), np.nan, a) for a in figures(c.R, disjoint.expected))
+    reasons = (points_used < 2, with_hits == 0, with_hits == 1, missing)
+    reason = np.select(reasons, (FEW_POINTS, NO_HITS, ONE_DISTANCE, NO_MAXIMUM), OK)
+    excess = _ring_excess(c) if nested else np.full(known.size, np.nan)
+    A = fit.near * np.exp(fit.k * c.on.nearest)
+    rows = (A, fit.k, fit.se_log_A, fit.se_k, *goodness, excess, points_used, c.nearest_hits, reason)
+    shape = (3, window.first.size)
+    *errors, blocks = clustered(model, c, window, window.ring if of_rings else window.hit)
+    return *(a.reshape(shape) for a in rows), *errors, np.where(missing.reshape(shape), 0, blocks)
 
 
-@unlocked
-def _fit_all(
-    sums: tuple[Ints, Ints, Ints, Ints], spans: tuple[Ints, Ints], x: Floats, min_exposure_s: float,
-    method: int, nested: bool, tables: tuple[Floats, Floats],
-) -> tuple[Floats, Ints]:  # fmt: skip
-    """Window by window, both sides first, then each: figures (A_ ..), and points used, nearest hits, reason.
-
-    `sums` are prefix sums of exposure, hits, rings and the counts to fit, (n_buckets + 1, 2, m); beyond the
-    m-th distance all is as at the m-th, where nothing was hit.
-    """
-    first, last = spans
-    n_windows, n_deltas, m = first.size, x.size, sums[0].shape[2]
-    real, whole = np.full((n_windows, 3, 9), np.nan), np.zeros((n_windows, 3, 3), np.int64)
-    T, N, R, at = np.empty(n_deltas), np.empty(n_deltas), np.empty(n_deltas), np.empty(n_deltas)
-    for w in range(n_windows):
-        a, z = first[w], last[w]
-        for side in (2, 0, 1):
-            n, exposure_s = 0, 0.0
-            for i in range(n_deltas):
-                if i < m:
-                    exposure_s = _between(sums[0], a, z, side, i) / NS_PER_S
-                if exposure_s > 0.0 and exposure_s >= min_exposure_s:
-                    T[n], at[n], N[n], R[n] = exposure_s, x[i], 0.0, 0.0
-                    if i < m:
-                        R[n] = _between(sums[2], a, z, side, i)
-                        N[n] = R[n] if method == NESTED_MLE else _between(sums[3], a, z, side, i)
-                    if n == 0:
-                        whole[w, side, 1] = _between(sums[1], a, z, side, min(i, m - 1))
-                    n += 1
-            whole[w, side, 0] = n
-            guess = real[w, 2, K_]  # the two sides are alike: both's k is a good start for each
-            out = real[w, side]
-            whole[w, side, 2] = _fit_one(T[:n], N[:n], R[:n], at[:n], method, nested, guess, tables, out)
-            if nested and whole[w, side, 1] > 0:
-                added = 0.0
-                for i in range(n):
-                    added += R[i] / T[i]
-                out[RING_EXCESS] = added / (whole[w, side, 1] / T[0]) - 1.0
-    return real, whole
+def _disjoint(c: Cells, nested: bool, known: Bools) -> Fit:
+    """The likeliest curve of the disjoint counts."""
+    if not nested:
+        return fit_points(c.T, c.N, c.on, known)
+    more, end = c.rings
+    return fit_rings(c.T, more, c.R, c.on, end, known & ((c.R > 0).sum(axis=0) >= 2))
 
 
-@kernel
-def _fit_one(
-    T: Floats, N: Floats, R: Floats, x: Floats, method: int, nested: bool, guess: float,
-    tables: tuple[Floats, Floats], out: Floats,
-) -> int:  # fmt: skip
-    """Fit one curve into `out`; returns the reason why it is not identified (0: it is)."""
-    if x.size < 2:
-        return FEW_POINTS
-    with_hits = _positive(N)
-    if with_hits < 2:
-        return NO_HITS if with_hits == 0 else ONE_DISTANCE
-    # rings that nothing reached, all with the same time at risk, add up to one that has no end: the sums telescope
-    m = head(T, R) if nested else x.size
-    best = np.full(out.size, np.nan)  # the likeliest curve of the disjoint counts
-    if nested and _positive(R) > 1:
-        _likelihood(T[:m], R[:m], x[:m], True, guess, best)
-    elif not nested and method == LOG_LINEAR:
-        _likelihood(T, N, x, False, guess, best)
+def _asked_for(c: Cells, method: str, nested: bool, known: Bools, disjoint: Fit) -> tuple[Fit, Model]:
+    """The curve of the estimator that was asked for, and what it makes of blocks of time."""
     if method == LOG_LINEAR:
-        _log_linear(T, N, x, out)
-    elif nested and method == NESTED_MLE:
-        out[:] = best
-    else:
-        _likelihood(T, N, x, False, best[K_], out)
-    if np.isnan(out[K_]):
-        return NO_MAXIMUM
-    _goodness(T[:m], R[:m], x[:m], x.size - 2, nested, best if nested or method == LOG_LINEAR else out, tables, out)
-    return OK if out[K_] - Z95 * out[SE_K] > 0.0 else FLAT
+        fit = fit_logs(c.T, c.N, c.x, c.on, known)
+        return fit, log_model(c, fit)
+    if nested and method == NESTED_MLE:
+        return disjoint, ring_model(c, disjoint)
+    fit = fit_points(c.T_everywhere, c.N, c.on, known) if nested else disjoint
+    return fit, point_model(c, fit)
 
 
-@kernel
-def _positive(N: Floats) -> int:
-    """How many are above 0."""
-    n = 0
-    for i in range(N.size):
-        n += N[i] > 0
-    return n
-
-
-@kernel
-def _likelihood(T: Floats, N: Floats, x: Floats, nested: bool, guess: float, out: Floats) -> None:
-    """Maximum likelihood: the root in k of the profile score, and its errors; `out` stays as it is if there is none."""
-    n, total, depth, span, gap = x.size, 0.0, 0.0, x[-1] - x[0], np.inf
-    for i in range(n):
-        total, depth = total + N[i], depth + N[i] * (x[i] - x[0] + span / (2 * (n - 1)))
-        gap = min(gap, x[i] - x[i - 1]) if i > 0 else gap
-    low, high = (0.0 if nested else -LOG_RANGE / span), LOG_RANGE / gap
-    s, g = np.empty(n), np.empty(n)
-    k: float = guess if guess > 0.0 else total / depth  # the mean depth is about 1 / k
-    for _ in range(300):
-        shapes(x, k, nested, s, g)
-        w, wg, wgg, Ng = 0.0, 0.0, 0.0, 0.0
-        for i in range(n):
-            ts = T[i] * s[i]
-            w, wg, wgg, Ng = w + ts, wg + ts * g[i], wgg + ts * g[i] * g[i], Ng + N[i] * g[i]
-        score, spread = Ng / total - wg / w, wgg / w - (wg / w) ** 2
-        newton = score / spread if spread > 0 else np.inf
-        if abs(newton) <= 1e-10 * abs(k):  # quadratic: the next step would be far below the last digit
-            k = k + newton
-            break
-        low, high = (k, high) if score > 0 else (low, k)
-        k = k + newton if low < k + newton < high else (low + high) / 2
-    if k * span < 1e-9 and nested:
-        return
-    shapes(x, k, nested, s, g)
-    mass, s0, s1, s2 = 0.0, 0.0, 0.0, 0.0
-    for i in range(n):
-        mass += T[i] * s[i]
-    A = total / mass
-    for i in range(n):
-        mu, slope = T[i] * s[i] * A, g[i] - x[0]
-        s0, s1, s2 = s0 + mu, s1 + mu * slope, s2 + mu * slope * slope
-    det = s0 * s2 - s1 * s1  # Fisher information of (ln A, k)
-    out[SE_LOG_A], out[SE_K] = np.sqrt(s2 / det), np.sqrt(s0 / det)
-    out[A_], out[K_] = A * np.exp(k * x[0]), k
-
-
-@kernel
-def _log_linear(T: Floats, N: Floats, x: Floats, out: Floats) -> None:
-    """Least squares of ln(N / T) on x with weights N, and its own errors."""
-    w, wx, wy, wxx, wxy = 0.0, 0.0, 0.0, 0.0, 0.0
-    for i in range(x.size):
-        if N[i] > 0:
-            y = np.log(N[i] / T[i])
-            w, wx, wy = w + N[i], wx + N[i] * x[i], wy + N[i] * y
-            wxx, wxy = wxx + N[i] * x[i] ** 2, wxy + N[i] * x[i] * y
-    det = w * wxx - wx * wx
-    k = -(w * wxy - wx * wy) / det
-    out[A_], out[K_], out[SE_LOG_A], out[SE_K] = np.exp((wy + k * wx) / w), k, np.sqrt(wxx / det), np.sqrt(w / det)
-
-
-@kernel
-def _goodness(
-    T: Floats, R: Floats, x: Floats, freedom: int, nested: bool, at: Floats, tables: tuple[Floats, Floats], out: Floats
-) -> None:
-    """Deviance, Pearson dispersion and log-likelihood of the disjoint counts R under `at`, their own best curve.
-
-    Another estimator's curve, however good, would look as if its shape were wrong.
-    """
-    n = x.size
-    s, g = np.empty(n), np.empty(n)
-    if np.isnan(at[K_]):
-        return  # no curve that falls
-    shapes(x, at[K_], nested, s, g)
-    near = at[A_] * np.exp(-at[K_] * x[0])
-    deviance, pearson, likelihood = 0.0, 0.0, 0.0
-    for i in range(n):
-        mu = T[i] * near * s[i]
-        if mu <= 0.0:
-            if R[i] > 0:
-                return
-            continue
-        log_mu, count = np.log(mu), int(R[i])
-        listed = count < tables[0].size
-        n_log_n = tables[0][count] if listed else R[i] * np.log(R[i])
-        log_factorial = tables[1][count] if listed else math.lgamma(R[i] + 1.0)
-        deviance += 2.0 * (n_log_n - R[i] * log_mu - (R[i] - mu))
-        pearson += (R[i] - mu) ** 2 / mu
-        likelihood += R[i] * log_mu - mu - log_factorial
-    out[DEVIANCE], out[LIKELIHOOD] = deviance, likelihood
-    if freedom > 0:
-        out[DISPERSION], out[P_VALUE] = pearson / freedom, chi2_tail(freedom, deviance)
+def _ring_excess(c: Cells) -> Floats:
+    """What the rings' rates add up to over the rate at the nearest distance, less 1."""
+    added = total(c.R / np.where(c.used, c.T, 1.0))
+    first, row = c.used.argmax(axis=0), np.arange(c.nearest_hits.size)
+    return np.where(c.nearest_hits > 0, added / (c.nearest_hits / c.T[first, row]) - 1, np.nan)

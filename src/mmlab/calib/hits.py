@@ -4,7 +4,8 @@ The only file that looks forward in time. Every print joins, as-of backward in (
 the interval it fell into; its reach is the largest distance in ticks from the anchor mid at which a
 probe would have been hit. A print that reached 13 also reached 1, 2, 3, 5 and 8, so one number a
 print serves all distances: what it adds to a range of distances is written as a difference at the
-range's two ends and summed up once, and 200 distances cost what 6 cost.
+range's two ends and summed up once, and 200 distances cost what 6 cost. What earlier prints of an
+interval reached is a running maximum, and only prints that go beyond it are looked at one by one.
 
     first_hit  a print counts at the distances that no earlier print of the interval reached;
                their probes' exposure ends there.
@@ -20,22 +21,30 @@ share no interval and their hits are independent.
 
 from __future__ import annotations
 
+import itertools
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from mmlab.calib.probes import Intervals, Ints, column
+from mmlab.calib.buckets import add_cells, add_ranges, add_times, totals
+from mmlab.calib.probes import Intervals, Ints, column, out_of_order
 from mmlab.calib.spec import ProbeSpec
 from mmlab.core.errors import DataError
-from mmlab.core.instrument import OFF_GRID, Instrument
-from mmlab.core.kernels import kernel
+from mmlab.core.instrument import Instrument
 from mmlab.core.schemas import COUNT_RULES
 
 TRADE_COLUMNS = ("recv_ns", "recv_seq", "trade_ns", "trade_id", "price", "qty", "taker")
 SIDES = ("bid", "ask")  # index 0 and 1 of every array below
-FIRST_HIT, SWEEPS, ALL_HITS = range(len(COUNT_RULES))
+FIRST_HIT, SWEEPS, ALL_HITS = COUNT_RULES
+# what a Counter holds; OFF (time off risk), HITS and LOTS as differences along the distances, COVERED by distance
+# if they take turns
+OFF, HITS, LOTS, RINGS, COVERED, FLOW = range(6)
+BLOCK = 1 << 16  # prints that are looked at together, so that what is made of them stays in the cache
+THREADS = 2  # look at blocks, while a third adds up what they found
 
 
 @dataclass(frozen=True)
@@ -61,6 +70,34 @@ class Sums:
     flow: Ints
 
 
+@dataclass(frozen=True)
+class Tape:
+    """Prints in time order, six arrays of shape (n_prints,): times in ns, price in ticks, quantity in lots."""
+
+    recv_ns: Ints
+    ticks: Ints
+    lots: Ints
+    trade_ns: Ints
+    trade_id: Ints
+    taker: npt.NDArray[np.int8]
+
+    def order(self, rows: slice) -> Ints:
+        """Number of each print's taker order: another venue time or side, or a gap in ids, begins the next."""
+        ns, number, taker = self.trade_ns[rows], self.trade_id[rows], self.taker[rows]
+        begins = np.ones(ns.size, np.bool_)
+        begins[1:] = (ns[1:] != ns[:-1]) | (taker[1:] != taker[:-1]) | (number[1:] != number[:-1] + 1)
+        return np.cumsum(begins)
+
+
+class Reached(NamedTuple):
+    """Prints that reached a side's distances: row on the tape, interval, taker order, number of distances reached."""
+
+    at: Ints
+    owner: Ints
+    order: Ints
+    rank: Ints
+
+
 class Counter:
     """Joins prints to intervals, chunk after chunk, and adds up what they hit in buckets of time.
 
@@ -71,10 +108,12 @@ class Counter:
         self.instrument, self.spec = instrument, spec
         self.origin_ns, self.bucket_ns = origin_ns, bucket_ns
         self.intervals = 0
-        self._rank_of = np.searchsorted(np.array(spec.deltas), np.arange(spec.deltas[-1] + 1), side="right")
-        # off, hits and lots as differences along the distances; rings; flow; covered: by distance if they take turns
+        beyond = spec.reach == "through"  # a tick farther
+        behind = np.arange(2 * (spec.deltas[-1] + beyond) + 1)  # half ticks from the anchor, on a side
+        self._rank_of = np.searchsorted(np.array(spec.deltas), behind // 2 - beyond, side="right")
+        self._least = 2 * (1 + beyond)
         n = len(spec.deltas)
-        shapes = ((0, 2, n + 1),) * 3 + ((0, 2, n), (0, 3), (0, n if spec.cycle else 1))
+        shapes = ((0, 2, n + 1),) * 3 + ((0, 2, n), (0, n if spec.cycle else 1), (0, 3))
         self.held = [np.zeros(shape, np.int64) for shape in shapes]
 
     @property
@@ -100,32 +139,94 @@ class Counter:
         """
         if laid.start_ns.size and laid.start_ns[0] < self.origin_ns:
             raise ValueError("origin_ns lies after the first interval's start")
-        off, hits, lots, rings, flow, covered = self.held
-        base = self.intervals if self.spec.cycle else -1
-        _cover(laid.start_ns, laid.end_ns, covered, base, self.origin_ns, self.bucket_ns)
-        bad = _count(
-            (laid.start_ns, laid.start_seq, laid.end_ns, laid.end_seq, laid.mid2),
-            tuple(column(trades, name) for name in ("recv_ns", "recv_seq", "trade_ns", "trade_id")),
-            column(trades, "price"),
-            column(trades, "qty"),
-            column(trades, "taker"),
-            (self.instrument.ticks.per_unit, self.instrument.lots.per_unit),
-            self._rank_of,
-            (off, hits, lots, rings, flow),
-            (self.origin_ns, self.bucket_ns, base),
-            COUNT_RULES.index(self.spec.count),
-            self.spec.reach == "through",
-            self.spec.taker_side,
-        )
-        self.intervals += laid.start_ns.size
+        recv_ns, recv_seq = column(trades, "recv_ns"), column(trades, "recv_seq")
+        bad = out_of_order(recv_ns, recv_seq)
         if bad >= 0:
-            self.instrument.ticks.to_steps(column(trades, "price"))  # these name the price or quantity off its grid
-            self.instrument.lots.to_steps(column(trades, "qty"))
             raise DataError(f"trades row {bad} is earlier than the row before it", remedy="sort by recv_ns, recv_seq")
+        tape = Tape(
+            recv_ns,
+            self.instrument.ticks.to_steps(column(trades, "price")),
+            self.instrument.lots.to_steps(column(trades, "qty")),
+            *(column(trades, name) for name in ("trade_ns", "trade_id", "taker")),
+        )
+        self._add_flow(tape)
+        numbers = self.intervals + np.arange(laid.start_ns.size)
+        turns = numbers % len(self.spec.deltas) if self.spec.cycle else np.zeros(laid.start_ns.size, np.int64)
+        add_times(self.held[COVERED], turns, laid.start_ns, laid.end_ns, self.origin_ns, self.bucket_ns)
+        low, high = _prints_of(laid, recv_ns, recv_seq)
+        cuts = sorted({*np.searchsorted(low, np.arange(0, recv_ns.size, BLOCK)).tolist(), low.size})
+        with ThreadPoolExecutor(THREADS) as pool:  # what was found is added up in order, whoever found it
+            parts = itertools.starmap(slice, itertools.pairwise(cuts))
+            for block in pool.map(lambda part: self._reached(tape, laid, part, low, high), parts):
+                for side, found in enumerate(block):
+                    self._count(side, tape, laid, turns, found)
+        self.intervals += laid.start_ns.size
+
+    def _add_flow(self, tape: Tape) -> None:
+        """Every print of the tape, in a probe's interval or not; those outside the buckets are left out."""
+        flow = self.held[FLOW]
+        edges = np.searchsorted(tape.recv_ns, self.origin_ns + self.bucket_ns * np.arange(flow.shape[0] + 1))
+        flow[:, 0] += np.diff(edges)
+        flow[:, 1] += totals(tape.lots, edges)
+        flow[:, 2] += totals(np.where(tape.taker == 1, tape.lots, 0), edges)
+
+    def _reached(self, tape: Tape, laid: Intervals, part: slice, low: Ints, high: Ints) -> list[Reached]:
+        """Prints of some consecutive intervals that may count on either side; a print reaches one at most."""
+        rows = slice(int(low[part.start]), int(high[part.stop - 1]))
+        if rows.start == rows.stop:
+            return []
+        n = np.diff(np.append(low[part], rows.stop))  # with those between an interval's end and the next one's start
+        most = self._rank_of.size  # what lies farther reaches no more
+        base = np.repeat(np.arange(0, n.size * most, most), n)
+        below = np.repeat(laid.mid2[part], n) - 2 * tape.ticks[rows]
+        if (n > (high - low)[part]).any():
+            below[np.arange(rows.start, rows.stop) >= np.repeat(high[part], n)] = 0  # in no interval
+        order, found = tape.order(rows), []
+        for sign, taker in ((1, -1), (-1, 1)):
+            behind = np.clip(sign * below, 0, most - 1)
+            if self.spec.taker_side:
+                behind[tape.taker[rows] != taker] = 0
+            reached = behind >= self._least
+            if self.spec.count == FIRST_HIT:
+                reached &= _goes_beyond(base + behind)
+            at = np.flatnonzero(reached)
+            owner, rank = part.start + base[at] // most, self._rank_of[behind[at]]
+            found.append(Reached(rows.start + at, owner, order[at], rank))
+        return found
+
+    def _count(self, side: int, tape: Tape, laid: Intervals, turns: Ints, found: Reached) -> None:
+        """Count the prints that reached a side's distances."""
+        if found.at.size == 0:
+            return
+        off, hits, lots, rings = (a.reshape(self.n_buckets, -1, copy=False) for a in self.held[:COVERED])
+        n = len(self.spec.deltas)
+        far, ring, where = side * (n + 1), side * n, (self.origin_ns, self.bucket_ns)  # this side's first columns
+        rule, (at, owner, order, rank) = self.spec.count, found
+        low, turn = _reached_before(rule, found), np.zeros_like(rank)
+        if self.spec.cycle:  # only one distance has a probe
+            turn = turns[owner]
+            low, rank = np.maximum(low, turn), np.minimum(rank, turn + 1)
+        if rule != FIRST_HIT:
+            some = np.flatnonzero(rank > turn)
+            add_ranges(lots, self._bucket(tape, at[some]), far + turn[some], far + rank[some], tape.lots[at[some]])
+        record = np.flatnonzero(rank > low)
+        at, owner, order, low, rank = (a[record] for a in (at, owner, order, low, rank))
+        bucket = self._bucket(tape, at)
+        add_ranges(hits, bucket, far + low, far + rank, 1)
+        if rule == FIRST_HIT:
+            add_ranges(lots, bucket, far + low, far + rank, tape.lots[at])
+            add_times(off, far + low, tape.recv_ns[at], laid.end_ns[owner], *where, far + rank)
+        add_cells(rings, bucket, ring + rank - 1, 1)
+        further = np.flatnonzero((np.diff(owner) == 0) & (np.diff(order) == 0) & (np.diff(bucket) == 0)) + 1
+        add_cells(rings, bucket[further], ring + low[further] - 1, -1)  # the same taker order reaches further
+
+    def _bucket(self, tape: Tape, at: Ints) -> Ints:
+        """Into which buckets rows of the tape fall."""
+        return np.asarray((tape.recv_ns[at] - self.origin_ns) // self.bucket_ns, np.int64)
 
     def sums(self, first: int, last: int) -> Sums:
         """What buckets [first, last) hold."""
-        off, hits, lots, rings, flow, covered = (a[first:last] for a in self.held)
+        off, hits, lots, rings, covered, flow = (a[first:last] for a in self.held)
         hits, lots, off = (np.cumsum(a, axis=2)[:, :, :-1] for a in (hits, lots, off))
         if self.spec.cycle:
             rings = hits
@@ -158,110 +259,44 @@ def sums(
     return counter.sums(0, n_buckets)
 
 
-@kernel
-def add_span(into: Ints, from_ns: int, to_ns: int, sign: int, origin_ns: int, bucket_ns: int) -> None:
-    """Add (`sign` 1) or take away (-1) the time [from_ns, to_ns) in the buckets it falls into."""
-    while from_ns < to_ns:
-        b = (from_ns - origin_ns) // bucket_ns
-        edge = min(to_ns, origin_ns + (b + 1) * bucket_ns)
-        into[b] += sign * (edge - from_ns)
-        from_ns = edge
+def _prints_of(laid: Intervals, recv_ns: Ints, recv_seq: Ints) -> tuple[Ints, Ints]:
+    """Each interval's first print, and the first after it."""
+    low = _before(recv_ns, recv_seq, laid.start_ns, laid.start_seq)
+    high = np.append(low[1:], 0)  # most intervals end where the next one starts
+    other = np.ones(low.size, np.bool_)
+    other[:-1] = (laid.end_ns[:-1] != laid.start_ns[1:]) | (laid.end_seq[:-1] != laid.start_seq[1:])
+    high[other] = _before(recv_ns, recv_seq, laid.end_ns[other], laid.end_seq[other])
+    return low, high
 
 
-@kernel
-def _add_flow(flow: Ints, b: int, lots: int, taker: int) -> None:
-    """One print of the tape, in a probe's interval or not; those outside the buckets are left out."""
-    if 0 <= b < flow.shape[0]:
-        flow[b, 0] += 1
-        flow[b, 1] += lots
-        flow[b, 2] += lots if taker == 1 else 0
+def _before(recv_ns: Ints, recv_seq: Ints, ns: Ints, seq: Ints) -> Ints:
+    """How many rows, in order of (recv_ns, recv_seq), come before each (ns, seq)."""
+    n = np.searchsorted(recv_ns, ns)
+    while True:  # rows of one time, one after the other
+        at = np.minimum(n, recv_ns.size - 1)
+        earlier = (n < recv_ns.size) & (recv_ns[at] == ns) & (recv_seq[at] < seq) if recv_ns.size else n < 0
+        if not earlier.any():
+            return n
+        n += earlier
 
 
-@kernel
-def _cover(start_ns: Ints, end_ns: Ints, covered: Ints, base: int, origin_ns: int, bucket_ns: int) -> None:
-    """Add the time for which probes stood: at all distances (base -1), or in turn, from interval number `base`."""
-    n_deltas = covered.shape[1]
-    for i in range(start_ns.size):
-        column = 0 if base < 0 else (base + i) % n_deltas
-        add_span(covered[:, column], start_ns[i], end_ns[i], 1, origin_ns, bucket_ns)
+def _goes_beyond(values: Ints) -> npt.NDArray[np.bool_]:
+    """Which values are above all before them."""
+    beyond = np.ones(values.size, np.bool_)
+    np.greater(values[1:], np.maximum.accumulate(values)[:-1], out=beyond[1:])
+    return beyond
 
 
-@kernel
-def _count(
-    laid: tuple[Ints, Ints, Ints, Ints, Ints],
-    tape: tuple[Ints, ...],
-    price: npt.NDArray[np.float64],
-    qty: npt.NDArray[np.float64],
-    taker: npt.NDArray[np.int8],
-    per_unit: tuple[float, float],
-    rank_of: Ints,
-    into: tuple[Ints, Ints, Ints, Ints, Ints],
-    where: tuple[int, int, int],
-    rule: int,
-    through: bool,
-    taker_side: bool,
-) -> int:
-    """One pass over the prints: time off risk, hits and lots as differences along the distances, rings, flow.
-
-    `where` is origin_ns, bucket_ns, and the number of the first interval in the cycle (-1: no cycle).
-    Returns the first print out of time order or off its grid, -1 if none.
-    """
-    start_ns, start_seq, end_ns, end_seq, mid2 = laid
-    recv_ns, recv_seq, trade_ns, trade_id = tape
-    off, hits, volume, rings, flow = into
-    origin_ns, bucket_ns, base = where
-    n_deltas = rings.shape[2]
-    best, mark = np.zeros(2, np.int64), np.full((2, 2), -1)  # a side: distances reached; order, bucket of the record
-    j, order = -1, 0
-    for i in range(recv_ns.size):
-        t = recv_ns[i]
-        if i > 0 and (t < recv_ns[i - 1] or (t == recv_ns[i - 1] and recv_seq[i] <= recv_seq[i - 1])):
-            return i
-        ticks, lots = np.rint(price[i] * per_unit[0]), np.rint(qty[i] * per_unit[1])
-        if not (abs(price[i] * per_unit[0] - ticks) <= OFF_GRID and abs(qty[i] * per_unit[1] - lots) <= OFF_GRID):
-            return i
-        b = (t - origin_ns) // bucket_ns
-        _add_flow(flow, b, int(lots), taker[i])
-        # as-of backward: the last interval that starts at or before this print
-        while j + 1 < start_ns.size and (
-            start_ns[j + 1] < t or (start_ns[j + 1] == t and start_seq[j + 1] <= recv_seq[i])
-        ):
-            j += 1
-            best[:], mark[:] = 0, -1
-        same_order = (
-            i > 0 and trade_ns[i] == trade_ns[i - 1] and taker[i] == taker[i - 1] and trade_id[i] == trade_id[i - 1] + 1
-        )
-        order += not same_order
-        if j < 0 or t > end_ns[j] or (t == end_ns[j] and recv_seq[i] >= end_seq[j]):
-            continue
-        # what earlier prints have already reached, by the counting rule
-        if rule == ALL_HITS or (rule == SWEEPS and not same_order):
-            best[:] = 0
-        # reach in whole ticks from the anchor; at most one side's is positive
-        below = mid2[j] - 2 * int(ticks)
-        side = 0 if below > 0 else 1
-        reach = abs(below) // 2 - (1 if through else 0)
-        if reach < 1 or (taker_side and taker[i] != (-1 if side == 0 else 1)):
-            continue
-        first, low, rank = 0, best[side], rank_of[min(reach, rank_of.size - 1)]
-        best[side] = max(low, rank)
-        if base >= 0:  # only one distance has a probe
-            first = (base + j) % n_deltas
-            low, rank = max(low, first), min(rank, first + 1)
-        if rule != FIRST_HIT and rank > first:
-            volume[b, side, first] += int(lots)
-            volume[b, side, rank] -= int(lots)
-        if rank <= low:
-            continue
-        hits[b, side, low] += 1
-        hits[b, side, rank] -= 1
-        if rule == FIRST_HIT:
-            volume[b, side, low] += int(lots)
-            volume[b, side, rank] -= int(lots)
-            add_span(off[:, side, low], t, end_ns[j], 1, origin_ns, bucket_ns)
-            add_span(off[:, side, rank], t, end_ns[j], -1, origin_ns, bucket_ns)
-        if mark[side, 0] == order and mark[side, 1] == b:  # the same taker order reaches further
-            rings[b, side, low - 1] -= 1
-        rings[b, side, rank - 1] += 1
-        mark[side, 0], mark[side, 1] = order, b
-    return -1
+def _reached_before(rule: str, found: Reached) -> Ints:
+    """How many distances earlier prints have reached, by the counting rule: in the interval, or of the taker order."""
+    if rule == ALL_HITS:
+        return np.zeros_like(found.rank)
+    group = found.owner - found.owner[0]
+    if rule == SWEEPS:
+        group = group + found.order  # both ascend, so that a change of either shows
+    base = group * (int(found.rank.max()) + 1)
+    best = np.maximum.accumulate(base + found.rank)
+    low: Ints = np.zeros_like(base)
+    np.subtract(best[:-1], base[1:], out=low[1:])
+    np.maximum(low, 0, out=low)
+    return low

@@ -19,11 +19,11 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from mmlab.calib.hits import SIDES, add_span
+from mmlab.calib.buckets import add_cells, add_times
+from mmlab.calib.hits import SIDES
 from mmlab.calib.probes import Ints, column
 from mmlab.core.errors import DataError
 from mmlab.core.instrument import Grid, Instrument
-from mmlab.core.kernels import kernel
 
 ORDER_COLUMNS = (
     "recv_ns", "order_id", "action", "side", "price", "active_recv_ns", "expire_recv_ns", "cancel_effective_ns",
@@ -139,19 +139,16 @@ def tally(
     if taken.height and (min(active.min(), hit_ns.min()) < origin_ns or end.max() > until or hit_ns.max() >= until):
         raise ValueError(f"orders were at risk or hit outside of the buckets from {origin_ns} to {until} ns")
     distances, rank = np.unique(column(taken, "distance2"), return_inverse=True)
-    edges = np.concatenate([[0], np.cumsum(taken["holes_ns"].list.len().fill_null(0).to_numpy(), dtype=np.int64)])
-    shape = (n_buckets, len(SIDES), distances.size)
-    exposure_ns, hits, lots, counted = (np.zeros(shape, np.int64) for _ in range(4))
-    _add_up(
-        (active, end, hit_ns, column(taken, "lots"), edges, taken["holes_ns"].explode().drop_nulls().to_numpy()),
-        hit,
-        (column(taken, "side") != 1).astype(np.int64),
-        rank,
-        (exposure_ns, hits, lots, counted),
-        origin_ns,
-        bucket_ns,
-    )
-    return Tally(tuple((distances / 2).tolist()), origin_ns, bucket_ns, exposure_ns, hits, lots, counted)
+    column_of = (column(taken, "side") != 1) * distances.size + rank
+    exposure_ns, hits, lots, counted = (np.zeros((n_buckets, len(SIDES) * distances.size), np.int64) for _ in range(4))
+    add_cells(counted, (active - origin_ns) // bucket_ns, column_of, 1)
+    own, from_ns, to_ns = _known(active, end, taken["holes_ns"])
+    add_times(exposure_ns, column_of[own], from_ns, to_ns, origin_ns, bucket_ns)
+    hit_bucket = (hit_ns[hit] - origin_ns) // bucket_ns
+    add_cells(hits, hit_bucket, column_of[hit], 1)
+    add_cells(lots, hit_bucket, column_of[hit], column(taken, "lots")[hit])
+    made = (a.reshape(n_buckets, len(SIDES), distances.size) for a in (exposure_ns, hits, lots, counted))
+    return Tally(tuple((distances / 2).tolist()), origin_ns, bucket_ns, *made)
 
 
 def _lives(orders: pl.DataFrame, fills: pl.DataFrame, state: pl.DataFrame) -> pl.DataFrame:
@@ -231,27 +228,16 @@ def _unknown(lives: pl.DataFrame, holes: tuple[Ints, Ints]) -> tuple[pl.DataFram
     return frame, inside
 
 
-@kernel
-def _add_up(
-    lives: tuple[Ints, Ints, Ints, Ints, Ints, Ints],
-    hit: npt.NDArray[np.bool_],
-    side: Ints,
-    rank: Ints,
-    into: tuple[Ints, Ints, Ints, Ints],
-    origin_ns: int,
-    bucket_ns: int,
-) -> None:
-    """One pass over the orders; what lies between an order's holes is exposure in the buckets it falls into."""
-    active, end, hit_ns, lots, edges, holes = lives
-    exposure_ns, hits, volume, orders = into
-    for i in range(active.size):
-        s, d, known = side[i], rank[i], active[i]
-        orders[(known - origin_ns) // bucket_ns, s, d] += 1
-        for h in range(edges[i], edges[i + 1], 2):
-            add_span(exposure_ns[:, s, d], known, holes[h], 1, origin_ns, bucket_ns)
-            known = holes[h + 1]
-        add_span(exposure_ns[:, s, d], known, end[i], 1, origin_ns, bucket_ns)
-        if hit[i]:
-            b = (hit_ns[i] - origin_ns) // bucket_ns
-            hits[b, s, d] += 1
-            volume[b, s, d] += lots[i]
+def _known(active: Ints, end: Ints, holes_ns: pl.Series) -> tuple[Ints, Ints, Ints]:
+    """The stretches of each order's life outside of holes: its row, from_ns, to_ns."""
+    edges = holes_ns.explode(empty_as_null=False, keep_nulls=False).to_numpy()
+    n = holes_ns.list.len().fill_null(0).to_numpy().astype(np.int64) // 2 + 1  # stretches of each order
+    last = np.cumsum(n) - 1
+    from_ns, to_ns = np.empty(n.sum(), np.int64), np.empty(n.sum(), np.int64)
+    inner = np.ones(n.sum(), np.bool_)
+    inner[last] = False  # all but the last end with a hole
+    to_ns[last], to_ns[inner] = end, edges[::2]
+    inner = np.ones(n.sum(), np.bool_)
+    inner[last - n + 1] = False
+    from_ns[last - n + 1], from_ns[inner] = active, edges[1::2]
+    return np.repeat(np.arange(n.size), n), from_ns, to_ns

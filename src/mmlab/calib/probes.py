@@ -2,8 +2,8 @@
 
 A new interval starts at the first frame of an epoch, when the dwell has passed, or when the mid has
 moved by the threshold. It never spans an epoch change or a declared hole: there it ends at the last
-moment that is known (the epoch's last frame, the hole's start). The greedy walk is sequential, one
-compiled pass; everything after it is a join.
+moment that is known (the epoch's last frame, the hole's start). The walk from probe to probe is
+sequential (walk.py); everything after it is a join.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import numpy.typing as npt
 import polars as pl
 
 from mmlab.calib.spec import ProbeSpec
+from mmlab.calib.walk import END, LAY, STAND, Does, walk
 from mmlab.core.errors import DataError
 from mmlab.core.instrument import Instrument
-from mmlab.core.kernels import kernel
 
 Ints = npt.NDArray[np.int64]
 LAST_SEQ = np.iinfo(np.int64).max
 DEPTH_COLUMNS = ("recv_ns", "recv_seq", "run_id", "epoch_id", "bid_px_1", "ask_px_1")
-OPEN, START_NS, START_SEQ, ANCHOR, LAST_NS, LAST_FRAME_SEQ, GAP_AT = range(7)  # where the walk stands
+OPEN, START_NS, START_SEQ, ANCHOR, LAST_NS, LAST_FRAME_SEQ = range(6)  # where the walk stands
 GAP_STREAMS = ("depth", "trade")  # holes in other streams do not touch probes
 
 
@@ -46,14 +46,14 @@ class Layer:
     """Lays probe intervals over a tape that comes in chunks, in time order.
 
     An interval that is open at the end of a chunk goes on in the next one, so that the chunks' edges
-    (midnight, when days are read one by one) leave no trace. `at` (OPEN .. GAP_AT) is where the walk stands,
-    `epoch` the last frame's run and epoch.
+    (midnight, when days are read one by one) leave no trace. `at` (OPEN .. LAST_FRAME_SEQ) is where the walk
+    stands, `epoch` the last frame's run and epoch.
     """
 
     def __init__(self, gaps: pl.DataFrame, instrument: Instrument, spec: ProbeSpec) -> None:
         self._gap_from, self._gap_to = holes(gaps)
         self._ticks, self._spec = instrument.ticks, spec
-        self.at = np.array([0, 0, 0, 0, -1, -1, 0], np.int64)  # OPEN .. GAP_AT
+        self.at = np.array([0, 0, 0, 0, -1, -1], np.int64)  # OPEN .. LAST_FRAME_SEQ
         self.epoch = (-1, -1)
 
     def add(self, depth: pl.DataFrame) -> Intervals:
@@ -73,13 +73,51 @@ class Layer:
 
     def lay(self, depth: pl.DataFrame, mid2: Ints, breaks: npt.NDArray[np.bool_]) -> Intervals:
         """`add`, with the mid in half ticks and the breaks already known."""
-        times, spec = (column(depth, "recv_ns"), column(depth, "recv_seq")), self._spec
-        *laid, bad = _lay(
-            *times, breaks, mid2, self._gap_from, self._gap_to, spec.dwell_ns, spec.threshold_half_ticks, self.at
-        )
+        ns, seq = column(depth, "recv_ns"), column(depth, "recv_seq")
+        bad = out_of_order(ns, seq, self.last_frame)
         if bad >= 0:
             raise DataError(f"depth row {bad} is earlier than the row before it", remedy="sort by recv_ns, recv_seq")
-        return Intervals(*laid)
+        if ns.size == 0:
+            return Intervals(*(np.empty(0, np.int64) for _ in Intervals.__dataclass_fields__))
+        does, cuts = self._cuts(ns, seq, breaks)
+        stands = (int(self.at[START_NS]), int(self.at[ANCHOR])) if self.at[OPEN] else None
+        rows = walk(ns, mid2, does, self._spec.dwell_ns, self._spec.threshold_half_ticks, stands)
+        laid = [a[rows] for a in (ns, seq, mid2)]
+        if stands is not None:  # row -1, which began before these frames
+            for values, name in zip(laid, (START_NS, START_SEQ, ANCHOR), strict=True):
+                values[0] = self.at[name]
+        ends = _ends(rows, ns, seq, cuts)
+        self.at[OPEN] = does[-1] != END
+        if self.at[OPEN]:
+            self.at[[START_NS, START_SEQ, ANCHOR]] = [values[-1] for values in laid]
+        self.at[[LAST_NS, LAST_FRAME_SEQ]] = ns[-1], seq[-1]
+        n = rows.size - int(self.at[OPEN])
+        start_ns, start_seq, mid2 = (values[:n] for values in laid)
+        return Intervals(start_ns, start_seq, ends[0][:n], ends[1][:n], mid2)
+
+    def _cuts(self, ns: Ints, seq: Ints, breaks: npt.NDArray[np.bool_]) -> tuple[Does, tuple[Ints, Ints, Ints]]:
+        """What each frame does to the probes; and where it is not STAND: its row, and when those before it ended.
+
+        At a break they end with the frame before, at a hole with its start.
+        """
+        first, last = np.searchsorted(ns, self._gap_from, "right"), np.searchsorted(ns, self._gap_to)
+        fresh = (self._gap_from >= self.at[LAST_NS]) & (first < ns.size)  # others began among earlier frames, or later
+        from_ns, acts_at = self._gap_from[fresh], first[fresh]
+        does = np.where(breaks, LAY, STAND).astype(np.int8)
+        does[acts_at] = LAY
+        if not self.at[OPEN]:
+            does[0] = LAY
+        for a, z in zip(first, last, strict=True):
+            if a < z:  # frames within the hole
+                does[a:z] = END
+                does[z : z + 1] = LAY
+        rows = np.flatnonzero(does != STAND)
+        before_ns, before_seq = (
+            np.where(rows > 0, a[rows - 1], last) for a, last in zip((ns, seq), self.last_frame, strict=True)
+        )
+        hole = np.append(from_ns, LAST_SEQ)[np.searchsorted(acts_at, rows)]
+        broken = breaks[rows]
+        return does, (rows, np.where(broken, before_ns, hole), np.where(broken, before_seq, LAST_SEQ))
 
     @property
     def open_from(self) -> tuple[int, int] | None:
@@ -128,54 +166,22 @@ def column(frame: pl.DataFrame, name: str) -> npt.NDArray[Any]:
     return np.ascontiguousarray(frame[name].to_numpy())
 
 
-@kernel
-def _lay(
-    recv_ns: Ints,
-    recv_seq: Ints,
-    breaks: npt.NDArray[np.bool_],
-    mid2: Ints,
-    gap_from: Ints,
-    gap_to: Ints,
-    dwell_ns: int,
-    threshold2: int,
-    at: Ints,
-) -> tuple[Ints, Ints, Ints, Ints, Ints, int]:
-    """The greedy walk: close what ends before or at a frame, then open at the frame unless in a hole.
+def out_of_order(ns: Ints, seq: Ints, before: tuple[int, int] | None = None) -> int:
+    """The first row whose (recv_ns, recv_seq) does not come after the row before it, or after `before`; -1 if none."""
+    if ns.size and before is not None and (int(ns[0]), int(seq[0])) <= before:
+        return 0
+    if (seq[1:] > seq[:-1]).all() and (ns[1:] >= ns[:-1]).all():
+        return -1
+    late = (ns[1:] < ns[:-1]) | ((ns[1:] == ns[:-1]) & (seq[1:] <= seq[:-1]))  # another run counts from 1 again
+    return int(late.argmax()) + 1 if late.any() else -1
 
-    `at` is where the walk stands (OPEN .. GAP_AT), brought forward. The last value is a row out of order, or -1.
-    """
-    n = recv_ns.size + 1  # one may be open from before
-    start_ns, start_seq = np.empty(n, np.int64), np.empty(n, np.int64)
-    end_ns, end_seq = np.empty(n, np.int64), np.empty(n, np.int64)
-    anchor2 = np.empty(n, np.int64)
-    m, g, opened = 0, at[GAP_AT], at[OPEN] == 1
-    start_ns[0], start_seq[0], anchor2[0] = at[START_NS], at[START_SEQ], at[ANCHOR]
-    before_ns, before_seq = at[LAST_NS], at[LAST_FRAME_SEQ]
-    for i in range(recv_ns.size):
-        t = recv_ns[i]
-        if t < before_ns or (t == before_ns and recv_seq[i] <= before_seq):
-            return start_ns, start_seq, end_ns, end_seq, anchor2, i
-        if opened and breaks[i]:
-            end_ns[m], end_seq[m] = before_ns, before_seq
-            m, opened = m + 1, False
-        before_ns, before_seq = t, recv_seq[i]
-        while g < gap_from.size and gap_from[g] < t:
-            if opened:
-                end_ns[m], end_seq[m] = gap_from[g], LAST_SEQ
-                m, opened = m + 1, False
-            if t < gap_to[g]:
-                break
-            g += 1
-        if g < gap_from.size and gap_from[g] < t:
-            continue
-        if opened:
-            moved = abs(mid2[i] - anchor2[m])
-            if t - start_ns[m] < dwell_ns and (threshold2 == 0 or moved < threshold2):
-                continue
-            end_ns[m], end_seq[m] = t, recv_seq[i]
-            m += 1
-        start_ns[m], start_seq[m], anchor2[m], opened = t, recv_seq[i], mid2[i], True
-    at[OPEN], at[LAST_NS], at[LAST_FRAME_SEQ], at[GAP_AT] = opened, before_ns, before_seq, g
-    if opened:
-        at[START_NS], at[START_SEQ], at[ANCHOR] = start_ns[m], start_seq[m], anchor2[m]
-    return start_ns[:m], start_seq[:m], end_ns[:m], end_seq[:m], anchor2[:m], -1
+
+def _ends(rows: Ints, ns: Ints, seq: Ints, cuts: tuple[Ints, Ints, Ints]) -> tuple[Ints, Ints]:
+    """When each interval laid at `rows` ended: at the next one's start, or where it was cut before; see Layer._cuts."""
+    at, cut_ns, cut_seq = cuts
+    following = np.append(rows[1:], ns.size)
+    cut = np.searchsorted(at, rows, "right")  # the first after the start
+    is_cut = np.append(at, ns.size + 1)[cut] <= following
+    end_ns, end_seq = (a[np.minimum(following, ns.size - 1)] for a in (ns, seq))
+    end_ns[is_cut], end_seq[is_cut] = cut_ns[cut[is_cut]], cut_seq[cut[is_cut]]
+    return end_ns, end_seq

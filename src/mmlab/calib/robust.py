@@ -4,151 +4,143 @@ A market's hits come in bursts, and hits at nested distances share prints; both 
 more than Poisson counts do, and the Fisher errors too small. Cut the span into blocks that are long
 against a burst: with J the information and u_b the score of block b at the estimate, the covariance of
 (ln A, k) is J^-1 (sum u_b u_b^T) J^-1 * B / (B - 1) (White 1982; Liang and Zeger 1986).
+
+With the slopes d ln rate / dk taken about their mean, J is diagonal, and J^-1 u_b is how far block b pulls either
+estimate. Expected hits are summed by parts, sum t_i w_i = sum (t_i - t_i-1) sum_j>=i w_j, so that nested distances
+that were at risk alike cost nothing.
 """
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
+from collections.abc import Iterator
+from dataclasses import dataclass
 
-from mmlab.calib.shapes import between, shapes
-from mmlab.core.kernels import kernel, unlocked
+import numpy as np
+
+from mmlab.calib.cells import Cells, by_distance, increase
+from mmlab.calib.likelihood import Fit
+from mmlab.calib.points import Window
+from mmlab.calib.shapes import Bools, Floats, Ints, decay, ring_factors, rows_at, total
 from mmlab.core.spans import NS_PER_S
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-NS = 1e-9
-RATE, GRAD, USED = range(3)
 LEAST_BLOCKS = 8  # with hits; fewer give no error worth stating
 
 
-@unlocked
-def clustered(
-    fit: Floats, sums: tuple[Ints, Ints], edges: Ints, x: Floats, min_exposure_s: float, how: tuple[bool, bool, bool]
-) -> tuple[Floats, Ints]:
-    """(errors of ln A and k, shape (n_windows, 3, 2), nan without a fit; blocks with exposure, (n_windows, 3)).
+@dataclass(frozen=True)
+class Model:
+    """What a curve makes of a block: rates and slopes at the first m distances, (m, n_rows), 0 where not used.
 
-    fit: (n_windows, 3, 2 or more), beginning with A and k. sums: prefix sums over buckets of exposure and
-    counts, (n_buckets + 1, 2, m); beyond the m-th distance all is as at the m-th, where nothing was hit.
-    edges: (n_windows, n_blocks + 1). The third side is both. how: whether the probes are nested, whether the
-    counts are of rings, whether the fit is log_linear.
+    slope: d ln rate / dk less its mean; outwards, outwards_slope: sums of rates (1/s), and of rates times slopes, from
+    a distance to the last. information, mean, spread: of (ln A, k), (n_rows,), the mean being that of the slopes.
     """
-    n_windows, n_deltas, n_blocks = fit.shape[0], x.size, edges.shape[1] - 1
-    errors, blocks = np.full((n_windows, 3, 2), np.nan), np.zeros((n_windows, 3), np.int64)
-    model, J, u = np.empty((3, 3, n_deltas)), np.empty((3, 3)), np.empty((3, n_blocks, 4))
-    for w in range(n_windows):
-        edge = edges[w]
-        for side in range(3):
-            _model(fit[w, side], sums, edge, x, min_exposure_s, side, how, model[side], J[side])
-        n_head = _gather_tail(sums, edge, model) if how[0] else n_deltas
-        for b in range(n_blocks):
-            u[2, b] = 0.0
-            for q in range(2):
-                _scores(sums, edge[b], edge[b + 1], q, n_head, model, u[q, b], u[2, b])
-        for side in range(3):
-            if not np.isnan(fit[w, side, 1]):
-                blocks[w, side] = _sandwich(J[side], u[side], errors[w, side])
-    return errors, blocks
+
+    slope: Floats
+    outwards: Floats
+    outwards_slope: Floats
+    information: Floats
+    mean: Floats
+    spread: Floats
 
 
-@kernel
-def _scores(
-    sums: tuple[Ints, Ints], a: int, z: int, q: int, n_head: int, model: Floats, own: Floats, both: Floats
-) -> None:
-    """One block and side: its score and time at risk under its own curve into `own`, under both's added to `both`."""
-    exposure, counts = sums
-    s0, s1, s2, s3, b0, b1, b2, b3 = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
-    for i in range(n_head):
-        t = np.float64(exposure[z, q, i] - exposure[a, q, i])
-        c = np.float64(counts[z, q, i] - counts[a, q, i])
-        e = (c - t * model[q, RATE, i]) * model[q, USED, i]
-        s0, s1, s2, s3 = s0 + e, s1 + e * model[q, GRAD, i], s2 + t * model[q, USED, i], s3 + c * model[q, USED, i]
-        e = (c - t * model[2, RATE, i]) * model[2, USED, i]
-        b0, b1, b2, b3 = b0 + e, b1 + e * model[2, GRAD, i], b2 + t * model[2, USED, i], b3 + c * model[2, USED, i]
-    own[0], own[1], own[2], own[3] = s0, s1, s2, s3
-    both[0], both[1], both[2], both[3] = both[0] + b0, both[1] + b1, both[2] + b2, both[3] + b3
+def ring_model(c: Cells, fit: Fit) -> Model:
+    """Rings: their rates add up to the curve itself, and so do their slopes.
 
-
-@kernel
-def _gather_tail(sums: tuple[Ints, Ints], edge: Ints, model: Floats) -> int:
-    """Let one distance stand for all at the far end that nothing reached and that were at risk alike.
-
-    Nested probes at risk as long in the whole span were so in every block. Returns how many distances are left.
+    With sums by parts, sum T s g^2 = sum (T_i - T_i-1) S'' - sum T s dg/dk.
     """
-    a, z = edge[0], edge[-1]
-    exposure, count = sums
-    last = exposure.shape[2] - 1  # all beyond it is as at it
-    h: int = last
-    while h > 0 and _alike(exposure, count, a, z, h - 1, last) and _alike(exposure, count, a, z, h, last):
-        h -= 1
-    for side in range(3):  # all of them are used, or none
-        total, weighted = 0.0, 0.0
-        for i in range(h, model.shape[2]):
-            total, weighted = total + model[side, RATE, i], weighted + model[side, RATE, i] * model[side, GRAD, i]
-        model[side, RATE, h] = total
-        model[side, GRAD, h] = weighted / total if total > 0.0 else 0.0
-    return h + 1
+    on, m, (more, _) = c.on, c.T.shape[0], c.rings
+    near = decay(fit.k, on.far)
+    _, pull = ring_factors(fit.k, on)
+    mass = fit.near * more * near[:m]
+    information = total(mass)
+    mass *= on.far[:m]
+    mean = -total(mass) / information
+    bend = rows_at(on.steps[:, None] * pull, on.place)
+    bend *= near
+    bend[:m] *= c.T
+    bend[m:] *= c.T[-1]
+    spread = total(mass * on.far[:m]) + fit.near * total(bend) - mean**2 * information
+    mean = mean - on.nearest
+    slope = np.where(c.used, rows_at(pull, on.place[:m]) - c.x[:m, None] - mean, 0.0)
+    outwards = np.where(c.used, fit.near * near[:m], 0.0)
+    return Model(slope, outwards, -outwards * (c.x[:m, None] + mean), information, mean, spread)
 
 
-@kernel
-def _alike(exposure: Ints, count: Ints, a: int, z: int, i: int, last: int) -> bool:
-    """Nothing was hit at distance i, and it was at risk as long as the last one, on both sides."""
-    for q in range(2):
-        if count[z, q, i] != count[a, q, i]:
-            return False
-        if exposure[z, q, i] - exposure[a, q, i] != exposure[z, q, last] - exposure[a, q, last]:
-            return False
-    return True
+def point_model(c: Cells, fit: Fit) -> Model:
+    """Distances each by itself."""
+    T = c.T_everywhere
+    rate = np.where(T > 0, fit.near * decay(fit.k, c.on.far), 0.0)
+    return _summed(c, rate, *_moments(T * rate, -c.x[:, None]))
 
 
-@kernel
-def _model(
-    fit: Floats, sums: tuple[Ints, Ints], edge: Ints, x: Floats, min_exposure_s: float, side: int,
-    how: tuple[bool, bool, bool], model: Floats, J: Floats,
-) -> None:  # fmt: skip
-    """Rates per ns, their gradients in k, and which distances are used; the information's three entries."""
-    model[:], J[:] = 0.0, 0.0
-    A, k = fit[0], fit[1]
-    if np.isnan(k):
-        return
-    a, z = edge[0], edge[-1]
-    at, T, N, which = np.empty(x.size), np.empty(x.size), np.empty(x.size), np.empty(x.size, np.int64)
-    n, t, c, m = 0, 0, 0, sums[0].shape[2]
-    for i in range(x.size):
-        if i < m:
-            t = between(sums[0], a, z, side, i)
-        c = between(sums[1], a, z, side, i) if i < m else 0
-        if t > 0 and t / NS_PER_S >= min_exposure_s:
-            at[n], T[n], N[n], which[n] = x[i], t / NS_PER_S, c, i
-            n += 1
-    s, g = np.empty(n), np.empty(n)
-    shapes(at[:n], k, how[1], s, g)
-    near = A * np.exp(-k * at[0])
-    for j in range(n):
-        r, d, weight = near * s[j], g[j] - at[0], T[j] * near * s[j]
-        if how[2]:  # log_linear's score is that of the logarithms: empirical rates, weights N
-            r, d, weight = N[j] / T[j], -at[j], N[j]
-        i = which[j]
-        model[RATE, i], model[GRAD, i], model[USED, i] = r * NS, d, 1.0
-        J[0], J[1], J[2] = J[0] + weight, J[1] + weight * d, J[2] + weight * d * d
+def log_model(c: Cells, fit: Fit) -> Model:
+    """Least squares of logarithms: its score is that of the empirical rates, weighted by hits."""
+    N = np.where(np.isnan(fit.k), np.nan, c.N)
+    return _summed(c, c.N / np.where(c.used, c.T, 1.0), *_moments(N, -c.x[: c.N.shape[0], None]))
 
 
-@kernel
-def _sandwich(J: Floats, u: Floats, out: Floats) -> int:
-    """Roots of the diagonal of J^-1 (sum u u^T) J^-1 * n / (n - 1); returns n, the blocks with time at risk.
+def _moments(weight: Floats, slope: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+    """Slopes about their mean, (n, n_rows), and the information that such weights give: of ln A, mean slope, of k."""
+    information = total(weight)
+    mean = total(weight * slope) / information
+    slope = slope - mean
+    return slope, information, mean, total(weight * slope**2)
 
-    Where all hits lie in a few blocks, these say nothing of how blocks differ: the errors are left nan.
+
+def _summed(c: Cells, rate: Floats, slope: Floats, *moments: Floats) -> Model:
+    """With the sums outwards, added up one by one from the farthest distance."""
+    m = c.T.shape[0]
+    outwards = np.stack([rate, rate * slope], axis=1)
+    for i in range(rate.shape[0] - 2, -1, -1):
+        outwards[i] += outwards[i + 1]
+    parts = (np.ascontiguousarray(outwards[:m, i]) for i in range(2))
+    return Model(np.where(c.used, slope[:m], 0.0), *parts, *moments)
+
+
+def clustered(model: Model, c: Cells, window: Window, prefix: Ints) -> tuple[Floats, Floats, Ints]:
+    """Errors of ln A and of k, nan without a fit, and blocks with time at risk, each of shape (3 sides, n_windows).
+
+    prefix: the window's prefix sums of the counts that were fitted. Where all hits lie in a few blocks, these say
+    nothing of how blocks differ: the errors are left nan.
     """
-    n, hit, m00, m01, m11 = 0, 0, 0.0, 0.0, 0.0
-    for b in range(u.shape[0]):
-        n += u[b, 2] > 0.0
-        hit += u[b, 3] > 0.0
-        m00, m01, m11 = m00 + u[b, 0] * u[b, 0], m01 + u[b, 0] * u[b, 1], m11 + u[b, 1] * u[b, 1]
-    det = J[0] * J[2] - J[1] * J[1]
-    if hit < LEAST_BLOCKS or not det > 0.0:
-        return n
-    p, q, r = J[2] / det, -J[1] / det, J[0] / det
-    more = n / (n - 1)
-    out[0] = np.sqrt(max(p * p * m00 + 2 * p * q * m01 + q * q * m11, 0.0) * more)
-    out[1] = np.sqrt(max(q * q * m00 + 2 * q * r * m01 + r * r * m11, 0.0) * more)
-    return n
+    used = c.used.reshape(c.used.shape[0], 3, window.first.size)
+    slope, outwards, outwards_slope = (
+        a.reshape(used.shape) for a in (model.slope, model.outwards / NS_PER_S, model.outwards_slope / NS_PER_S)
+    )
+    score, score_k, hits, at_risk = (np.empty((window.edges.shape[1] - 1, *used.shape[1:])) for _ in range(4))
+    for b, (more, hit, hits[b], at_risk[b]) in enumerate(_blocks(window, prefix, used)):
+        score[b] = hits[b] - _product(more, outwards)
+        score_k[b] = _product(hit, slope) - _product(more, outwards_slope)
+    information, mean, spread = (a.reshape(used.shape[1:]) for a in (model.information, model.mean, model.spread))
+    on_k = score_k / spread
+    on_log_A = score / information - mean * on_k
+    blocks = (at_risk > 0).sum(axis=0)
+    enough = ((hits > 0).sum(axis=0) >= LEAST_BLOCKS) & (blocks > 1)
+    more_so = np.where(enough, blocks / (blocks - 1), np.nan)
+    se_log_A, se_k = (np.sqrt((pull * pull).sum(axis=0) * more_so) for pull in (on_log_A, on_k))
+    return se_log_A, se_k, blocks
+
+
+def _blocks(window: Window, prefix: Ints, used: Bools) -> Iterator[tuple[Floats, Floats, Floats, Floats]]:
+    """The first block of all windows, the second, and so on: `increase` of ns at risk and hits by distance.
+
+    Both of shape (m, 3, n_windows). Then hits and ns at risk over all used distances, (3, n_windows). Windows
+    overlap, so that they share most blocks: these are summed once.
+    """
+    edges, m, every = window.edges, used.shape[0], used.all()
+    base = int(edges.max(initial=0)) + 1
+    each, at = np.unique(edges[:, :-1] * base + edges[:, 1:], return_inverse=True)
+    first, last = np.divmod(each, base)
+    prefixes = (a[:, :, :m] for a in (window.exposure, prefix))
+    risk, hit = (by_distance(a[last] - a[first]) for a in prefixes)
+    whole = (np.diff(risk, axis=0, prepend=0.0), hit, hit.sum(axis=0), risk.sum(axis=0))
+    for block in at.reshape(edges.shape[0], edges.shape[1] - 1).T:
+        if every:
+            yield tuple(a.take(block, axis=-1) for a in whole)
+        else:
+            own, hits = (np.where(used, a.take(block, axis=2), 0.0) for a in (risk, hit))
+            yield increase(own, used), hits, hits.sum(axis=0), own.sum(axis=0)
+
+
+def _product(cells: Floats, weights: Floats) -> Floats:
+    """Sums over distances of cells times weights, in their order: (m, 3, n), (m, 3, n) -> (3, n)."""
+    return np.asarray(np.einsum("dsw,dsw->sw", cells, weights), np.float64)

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from mmlab.calib.auto import auto_deltas
-from mmlab.calib.collect import Collector
+from mmlab.calib.collect import Collector, Prints
 from mmlab.calib.families import all_families
 from mmlab.calib.hits import TRADE_COLUMNS, Sums
 from mmlab.calib.points import BLOCKS, coarser, points, windows
@@ -20,7 +20,7 @@ from mmlab.core.errors import DataError, UsageError
 from mmlab.core.instrument import Instrument
 
 GAP_COLUMNS = ("from_ns", "to_ns", "stream")
-Chunk = tuple[pl.DataFrame, pl.DataFrame]  # depth, trades
+Chunk = tuple[pl.DataFrame, Prints]  # depth, trades
 Frame = pl.DataFrame | pl.LazyFrame
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from mmlab.calib.collect import Arrays, Collector, Market
+from mmlab.calib.collect import Arrays, Collector, Market, Prints
 from mmlab.calib.families import fits
 from mmlab.calib.fit import OK, REASONS, Curve, curves
 from mmlab.calib.hits import Sums
@@ -106,7 +106,7 @@ class Roller:
         fine = self._bucket // self._factor
         self.collector = Collector(gaps, instrument, probes, self._next_point, fine)
 
-    def add(self, depth: pl.DataFrame, trades: pl.DataFrame) -> Schedule:
+    def add(self, depth: pl.DataFrame, trades: Prints) -> Schedule:
         """The next chunk; returns the steps and points that nothing to come can change."""
         self.collector.add(depth, trades)
         return self._ready(self.collector.final_ns)

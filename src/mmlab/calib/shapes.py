@@ -1,90 +1,82 @@
-"""What all estimators share, compiled: the curve's shape at each distance, and sums over a span."""
+"""What all estimators share: where the used distances lie, the curve's shape at them, sums over them.
+
+Arrays of distances and rows have the shape (n_deltas, n_rows), a row being a span of time and a side. A row's figures
+depend on that row alone, to the last bit: distances are summed in their order, and those at the far end that add
+nothing add exactly nothing.
+"""
 
 from __future__ import annotations
 
-import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from mmlab.core.kernels import kernel
-
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+ENDLESS = 1e300  # the width of the last ring: nothing is kept beyond it
 
 
-@kernel
-def shapes(x: Floats, k: float, nested: bool, s: Floats, g: Floats) -> None:
-    """s_i(k) relative to the first distance, so that nothing underflows early, and g_i = d ln s_i / dk.
+@dataclass(frozen=True)
+class Ladder:
+    """Where the used distances of each row lie; n_columns is 1 where every row uses every distance, else n_rows.
 
-    x, s, g: shape (n,). Not nested: s = exp(-k (x - x_0)). Nested: the rings' rates,
-    s_i = exp(-k (x_i - x_0)) (1 - exp(-k (x_i+1 - x_i))), the last one without the factor.
+    far: from the row's first used distance, 0 where not used; following: the index of the next used distance, n_deltas
+    after the last; both of shape (n_deltas, n_columns). nearest: the first used distance; gap: the smallest step
+    between used ones; both (n_columns,). steps: all steps that there are, (n_steps,); place: which of them follows each
+    distance, shaped like far.
     """
+
+    far: Floats
+    following: Ints
+    nearest: Floats
+    gap: Floats
+    steps: Floats
+    place: Ints
+
+    def until(self, m: int) -> Ladder:
+        """The first m distances."""
+        return replace(self, far=self.far[:m], following=self.following[:m], place=self.place[:m])
+
+
+def ladder(x: Floats, used: Bools) -> Ladder:
+    """x: the distances, (n_deltas,), ascending; used: (n_deltas, n_rows)."""
     n = x.size
-    near, width, keep, gone = 1.0, np.nan, 1.0, 0.0
-    for i in range(n):
-        far = x[i] - x[0]
-        if i + 1 == n:
-            s[i], g[i] = near, -far
-            return
-        step = x[i + 1] - x[i]
-        if step != width:  # distances are often evenly spaced: one exponential serves them all
-            width, keep, gone = step, np.exp(-k * step), -np.expm1(-k * step)
-        if nested:
-            s[i], g[i] = near * gone, step * keep / gone - far
-        else:
-            s[i], g[i] = near, -far
-        near *= keep
+    kept = used[:, :1] if used.all() else used
+    at_or_after = np.minimum.accumulate(np.where(kept, np.arange(n)[:, None], n)[::-1])[::-1]
+    following = np.concatenate([at_or_after[1:], np.full_like(at_or_after[:1], n)])
+    nearest = x[np.minimum(at_or_after[0], n - 1)]
+    far = np.where(kept, x[:, None] - nearest, 0.0)
+    step = np.where(kept & (following < n), x[np.minimum(following, n - 1)] - x[:, None], ENDLESS)
+    steps, place = np.unique(step, return_inverse=True)
+    return Ladder(far, following, nearest, step.min(axis=0), steps, place.reshape(step.shape))
 
 
-@kernel
-def between(prefix: Ints, first: int, last: int, side: int, i: int) -> int:
-    """Sum over buckets [first, last) at distance i, of side 0 or 1, or 2 for both; see points.Window."""
-    if side < 2:
-        one: int = prefix[last, side, i] - prefix[first, side, i]
-        return one
-    two: int = prefix[last, 0, i] - prefix[first, 0, i] + prefix[last, 1, i] - prefix[first, 1, i]
-    return two
+def decay(k: Floats, far: Floats) -> Floats:
+    """exp(-k far): relative to the first distance, so that nothing underflows early."""
+    out = far * -k
+    return np.exp(out, out=out)
 
 
-@kernel
-def head(T: Floats, N: Floats) -> int:
-    """How many distances there are up to the first of those at the far end that nothing reached, all at risk alike."""
-    h = T.size - 1
-    while h > 0 and N[h] == 0.0 and N[h - 1] == 0.0 and T[h - 1] == T[h]:
-        h -= 1
-    return h + 1
+def ring_factors(k: Floats, on: Ladder) -> tuple[Floats, Floats]:
+    """What makes a ring of the curve, by the step to the next distance: shape (n_steps, n_rows); k: (n_rows,).
 
-
-@kernel
-def chi2_tail(dof: int, x: float) -> float:
-    """P(chi-square with `dof` > x), relative to some 1e-12: the upper incomplete gamma function Q(dof / 2, x / 2).
-
-    Series below dof / 2 + 1, continued fraction above (Abramowitz and Stegun 1964, 6.5.29 and 6.5.31); here and not
-    from scipy.special, whose import takes longer than all fits of a day.
+    1 - exp(-k step), and its logarithm's slope in k: step exp(-k step) / (1 - exp(-k step)).
     """
-    a, z = dof / 2.0, max(x, 0.0) / 2.0
-    if z == 0.0:
-        return 1.0
-    front = math.exp(a * math.log(z) - z - math.lgamma(a))
-    if z < a + 1.0:
-        term, total, n = 1.0 / a, 1.0 / a, a
-        while term > 1e-17 * total:
-            n += 1.0
-            term *= z / n
-            total += term
-        return max(1.0 - front * total, 0.0)
-    b = z + 1.0 - a
-    c, d, i = 1e300, 1.0 / b, 0.0
-    h, step = d, 0.0
-    while abs(step - 1.0) > 1e-15 and i < 10_000.0:
-        i += 1.0
-        b += 2.0
-        d = 1.0 / (b - i * (i - a) * d)
-        c = b - i * (i - a) / c
-        step = c * d
-        h *= step
-    return front * h
+    steps = on.steps[:, None]
+    gone = -np.expm1(-k * steps)
+    return gone, steps * np.exp(-k * steps) / gone
+
+
+def rows_at(a: Floats, index: Ints) -> Floats:
+    """a[index[i, r], r]: shapes (n, n_rows) and (m, n_rows), or (m, 1) for all rows alike."""
+    return a[index[:, 0]] if index.shape[1] == 1 else np.take_along_axis(a, index, axis=0)
+
+
+def total(a: Floats) -> Floats:
+    """Sums over distances in their order: (n, n_rows) -> (n_rows,). numpy would add up a single row's by pairs."""
+    return np.asarray(a.sum(axis=0) if a.shape[1] > 1 else a.cumsum(axis=0)[-1], np.float64)
 
 
 def rate(delta_ticks: npt.ArrayLike, A: npt.ArrayLike, k: npt.ArrayLike) -> Floats:

@@ -7,23 +7,27 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 WIDTH = None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "120"))  # files are not 80 columns wide
-OUT = Console(highlight=False, soft_wrap=True, width=WIDTH)
-ERR = Console(stderr=True, highlight=False, soft_wrap=True)
+OUT = Console(highlight=False, emoji=False, soft_wrap=True, width=WIDTH)
+ERR = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
 
 
 @contextmanager
 def progress() -> Iterator[Callable[[str, int, int], None]]:
     """A callback (what, done, total): bars on a terminal, a plain line each tenth elsewhere."""
     if ERR.is_terminal:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-        with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=ERR, transient=True) as bars:
+        from rich import progress as p
+
+        columns = (p.TextColumn("{task.description}"), p.BarColumn(), p.MofNCompleteColumn())
+        times = (p.TimeElapsedColumn(), p.TimeRemainingColumn())
+        with p.Progress(*columns, *times, console=ERR, transient=True) as bars:
             yield _bars(bars)
     else:
         yield _lines()
@@ -89,6 +93,8 @@ def fault(message: str, remedy: str) -> None:
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """A small table on standard output."""
+    from rich.table import Table
+
     shown = Table(*columns, title=title, title_justify="left", title_style="bold")
     for row in rows:
         shown.add_row(*(number(cell) for cell in row))

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mmlab.cli import options as o
 from mmlab.cli.console import ERR, OUT, done, number, progress, table, warn
@@ -148,8 +147,10 @@ def watching() -> Iterator[OnTrial]:
     if not ERR.is_terminal:
         yield _tenths()
         return
-    columns = (TextColumn("trials"), BarColumn(), MofNCompleteColumn(), TextColumn("best {task.fields[best]}"))
-    with Progress(*columns, TimeRemainingColumn(), console=ERR, transient=True) as bars:
+    from rich import progress as p
+
+    columns = (p.TextColumn("trials"), p.BarColumn(), p.MofNCompleteColumn(), p.TextColumn("best {task.fields[best]}"))
+    with p.Progress(*columns, p.TimeRemainingColumn(), console=ERR, transient=True) as bars:
         task = bars.add_task("trials", total=None, best="-", start=False, visible=False)
 
         def on_trial(at: int, total: int, best: float | None) -> None:

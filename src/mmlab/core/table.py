@@ -57,12 +57,15 @@ class Table:
 
     def match(self, got: pl.Schema, where: str = "") -> None:
         """Raise TableError naming every missing, unknown or wrongly typed column of `got`."""
-        faults = [f"missing column {c.name!r}" for c in self.columns if c.name not in got]
-        faults += [f"unknown column {name!r}" for name in got if name not in self.schema]
+        wanted = self.schema
+        if got == wanted:
+            return
+        faults = [f"missing column {name!r}" for name in wanted if name not in got]
+        faults += [f"unknown column {name!r}" for name in got if name not in wanted]
         faults += [
-            f"column {c.name!r} is {got[c.name]}, expected {c.dtype()}"
-            for c in self.columns
-            if c.name in got and got[c.name] != c.dtype()
+            f"column {name!r} is {got[name]}, expected {dtype}"
+            for name, dtype in wanted.items()
+            if name in got and got[name] != dtype
         ]
         if faults:
             raise TableError(f"table {self.name!r}{_at(where)}: " + "; ".join(faults), remedy=REMEDY)
@@ -80,14 +83,16 @@ class Table:
     def check(self, frame: pl.DataFrame, where: str = "") -> pl.DataFrame:
         """`frame` itself, if it meets the whole contract; raises TableError naming rule, count and first row."""
         self.match(frame.schema, where)
-        rules = self.all_rules()
         if frame.is_empty():
             return frame
-        broken = frame.select((~r.holds).fill_null(True).sum().alias(r.name) for r in rules)
-        faults = [f"rule {r.name!r} broken in {n} rows" for r in rules if (n := broken[r.name][0])]
-        if self.key and frame.select(pl.struct(self.key).is_duplicated().any()).item():
+        rules = self.all_rules()
+        broken = [(~rule.holds).fill_null(True).sum().alias(str(i)) for i, rule in enumerate(rules)]
+        repeated = pl.struct(self.key).is_duplicated().any() if self.key else pl.lit(False)
+        *counts, twice, sorted_ = frame.select(*broken, twice=repeated, sorted=_sorted(self.order)).row(0)
+        faults = [f"rule {rule.name!r} broken in {n} rows" for rule, n in zip(rules, counts, strict=True) if n]
+        if twice:
             faults.append(f"key ({', '.join(self.key)}) is not unique")
-        if self.order and not is_sorted(frame, self.order):
+        if not sorted_:
             faults.append(f"rows are not sorted by ({', '.join(self.order)})")
         if faults:
             raise TableError(f"table {self.name!r}{_at(where)}: " + "; ".join(faults), remedy=REMEDY)
@@ -127,12 +132,17 @@ REMEDY = "see docs/tables.md for the table's contract"
 
 def is_sorted(frame: pl.DataFrame, by: tuple[str, ...]) -> bool:
     """True if the rows stand in non-decreasing lexicographic order of `by`."""
+    return bool(frame.select(_sorted(by)).item())
+
+
+def _sorted(by: tuple[str, ...]) -> pl.Expr:
+    """The same as an expression, of one value."""
     tie, ok = pl.lit(True), pl.lit(True)
     for name in by:
         step, before = pl.col(name), pl.col(name).shift(1)
         ok = ok & (~tie | (step >= before))
         tie = tie & (step == before)
-    return bool(frame.select((ok.fill_null(True)).all()).item())
+    return ok.fill_null(True).all()
 
 
 def _at(where: str) -> str:

@@ -1,13 +1,14 @@
 """`mmlab calibrate schedule`: lake -> a curve for every step of the days, fitted on the past of each.
 
-Days are read one by one, each day's rows are written as they are final, and the state to go on from is
-saved: a run that was killed goes on after its last whole day, and ends with the same bytes.
+Days are read one by one, each day's rows are written as they are final, and between two days the state to go on
+from is saved: a run that was killed goes on after its last whole day, and ends with the same bytes.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -102,19 +103,23 @@ def _roll(run: Run, reader: TapeReader, roller: Roller, spec: CalibrateSpec, ste
     """Day after day: add, write what is final, save the state."""
     note = json.loads(json.dumps({"spec": {**spec.flat(), **asdict(roller.spec)}, "inputs": run.inputs()}))
     done = _resumed(run, roller, note, resume)
+    rest: list[Schedule] = []
     for i, (depth, trades) in enumerate(reader.chunks()):
         if i < done:
             continue
-        _write(run, roller.add(depth, trades))
-        if run.folder.resumable and i + 1 < len(reader.refs):
-            run.folder.save({**note, "days": i + 1}, roller.state())
+        rest = [roller.add(depth, trades)]
+        if i + 1 < len(reader.refs):
+            _write(run, rest)
+            rest = []
+            if run.folder.resumable:
+                run.folder.save({**note, "days": i + 1}, roller.state())
         run.progress("windows", min(roller.steps, steps), steps)
     try:
-        last = roller.close()
+        rest.append(roller.close())
     except DataError:
         run.folder.forget()  # going on would end in the same fault
         raise
-    _write(run, last)
+    _write(run, rest)
     run.progress("windows", steps, steps)
 
 
@@ -140,12 +145,13 @@ def _resumed(run: Run, roller: Roller, note: dict[str, Any], resume: bool) -> in
     return int(done["days"])
 
 
-def _write(run: Run, made: Schedule) -> None:
-    """Write one chunk's rows, and log its windows."""
+def _write(run: Run, made: Sequence[Schedule]) -> None:
+    """Write the rows of consecutive chunks, and log their windows."""
     for name, table in TABLES:
-        run.folder.append(table, getattr(made, name))
-    for row in made.windows.iter_rows(named=True):
-        run.log.info("window to %d ms: %s %s", row["start_ns"] // 1_000_000, row["source"], row["reason"])
+        run.folder.append(table, pl.concat([getattr(chunk, name) for chunk in made], rechunk=True))
+    for chunk in made:
+        for row in chunk.windows.iter_rows(named=True):
+            run.log.info("window to %d ms: %s %s", row["start_ns"] // 1_000_000, row["source"], row["reason"])
 
 
 def _entries(windows: pl.DataFrame) -> list[dict[str, object]]:

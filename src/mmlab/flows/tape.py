@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import polars as pl
 
+from mmlab.calib.collect import arrived
 from mmlab.calib.hits import TRADE_COLUMNS
 from mmlab.calib.probes import DEPTH_COLUMNS
 from mmlab.calib.run import GAP_COLUMNS, Chunk, Tape
@@ -22,6 +24,7 @@ from mmlab.flows.run import Run
 from mmlab.store.lake import DayRef, Lake
 
 SIZES = ("tick_size", "lot_size")
+Frame = Future[pl.DataFrame]
 
 
 @dataclass(frozen=True)
@@ -46,30 +49,49 @@ class TapeReader:
         return self.lake.read(self.refs, schemas.GAPS, GAP_COLUMNS)
 
     def chunks(self) -> Iterator[Chunk]:
-        """(depth, trades) of one day after the other; raises LakeError if no day has a print."""
+        """(depth, trades) of one day after the other; raises LakeError if no day has a print.
+
+        Read ahead: a day's prints may still be on their way while its frames are looked at, and the next day's are
+        read meanwhile.
+        """
         prints = 0
-        for ref in self.refs:
-            depth = self.lake.read([ref], schemas.DEPTH, DEPTH_COLUMNS)
-            trades = self.lake.live_prints([ref], TRADE_COLUMNS, require_rows=False)
-            prints += trades.height
-            yield self._late(depth), self._late(trades)
+        with ThreadPoolExecutor(1) as reader:
+            asked = [self._ask(reader, ref) for ref in self.refs[:1]]
+            for i in range(len(self.refs)):
+                asked += [self._ask(reader, ref) for ref in self.refs[i + 1 : i + 2]]
+                depth, trades = asked.pop(0)
+                yield depth.result(), trades
+                prints += trades.result().height
         if not prints:
             self.lake.live_prints(self.refs, TRADE_COLUMNS)  # says what is missing
 
+    def _ask(self, reader: ThreadPoolExecutor, ref: DayRef) -> tuple[Frame, Frame]:
+        """Have a day read: frames first, since they are looked at first."""
+        return reader.submit(self._depth, ref), reader.submit(self._trades, ref)
+
+    def _depth(self, ref: DayRef) -> pl.DataFrame:
+        return self._late(self.lake.read([ref], schemas.DEPTH, DEPTH_COLUMNS))
+
+    def _trades(self, ref: DayRef) -> pl.DataFrame:
+        return self._late(self.lake.live_prints([ref], TRADE_COLUMNS, require_rows=False))
+
     def whole(self) -> Tape:
         """All of it at once; raises DataError if there is no book."""
-        depth, trades = (pl.concat(frames) for frames in zip(*self.chunks(), strict=True))
+        depth, trades = (pl.concat(frames) for frames in zip(*self._frames(), strict=True))
         return Tape(depth, trades, self.gaps(), self.instrument)
 
     def until(self, end_ns: int) -> Tape:
         """Everything before an instant at once."""
         parts = []
-        for (depth, trades), ref in zip(self.chunks(), self.refs, strict=True):
-            parts.append([frame.filter(pl.col("recv_ns") < end_ns) for frame in (depth, trades)])
+        for frames, ref in zip(self._frames(), self.refs, strict=True):
+            parts.append([frame.filter(pl.col("recv_ns") < end_ns) for frame in frames])
             if day_start_ns(ref.day) + NS_PER_DAY >= end_ns:
                 break
         depth, trades = (pl.concat(frames) for frames in zip(*parts, strict=True))
         return Tape(depth, trades, self.gaps(), self.instrument)
+
+    def _frames(self) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
+        return ((depth, arrived(trades)) for depth, trades in self.chunks())
 
     def days(self) -> Conditions:
         """From when to when each day lasts, and its condition."""
@@ -77,7 +99,8 @@ class TapeReader:
         return [(start, start + NS_PER_DAY, condition) for start, condition in starts]
 
     def _late(self, frame: pl.DataFrame) -> pl.DataFrame:
-        return frame if self.from_ns == 0 else frame.filter(pl.col("recv_ns") >= self.from_ns)
+        """From `from_ns` on, every column one array."""
+        return (frame if self.from_ns == 0 else frame.filter(pl.col("recv_ns") >= self.from_ns)).rechunk()
 
 
 def load(data_root: Path, symbol: str, day: str, venue: str | None = None) -> Tape:

@@ -22,26 +22,27 @@ class Part(msgspec.Struct, frozen=True):
     sha256: str
 
 
-def write_part(path: Path, frame: pl.DataFrame) -> Part:
-    """Write `frame` to `path` in one atomic step."""
+def write_part(path: Path, frame: pl.DataFrame, *, sync_folder: bool = True) -> Part:
+    """Write `frame` to `path` in one atomic step; without `sync_folder` the caller makes the name durable."""
     temporary = path.with_name(f".{path.name}.tmp")
     frame.write_parquet(temporary, compression_level=COMPRESSION_LEVEL, row_group_size=ROW_GROUP_ROWS)
-    _put(temporary, path)
+    _put(temporary, path, sync_folder)
     return Part(path.name, frame.height, path.stat().st_size, sha256(path))
 
 
-def write_bytes_atomic(path: Path, content: bytes) -> None:
-    """Write `content` to `path` in one atomic step."""
+def write_bytes_atomic(path: Path, content: bytes, *, sync_folder: bool = True) -> None:
+    """Write `content` to `path` in one atomic step; without `sync_folder` the caller makes the name durable."""
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_bytes(content)
-    _put(temporary, path)
+    _put(temporary, path, sync_folder)
 
 
-def _put(temporary: Path, path: Path) -> None:
+def _put(temporary: Path, path: Path, sync_folder: bool) -> None:
     """Make the bytes durable, then give them their name, then make the name durable."""
     sync(temporary)
     os.replace(temporary, path)
-    sync(path.parent)
+    if sync_folder:
+        sync(path.parent)
 
 
 def sync(path: Path) -> None:

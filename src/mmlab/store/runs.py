@@ -7,6 +7,7 @@ import logging
 import os
 import platform
 import shutil
+import sys
 import zipfile
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -39,7 +40,8 @@ def default_run_id(now: datetime) -> str:
 class RunFolder:
     """A run's folder while it is written: staged beside its place, put there by `commit`.
 
-    One that can be resumed is staged where the next attempt finds it, and `abort` leaves it there.
+    One that can be resumed is staged where the next attempt finds it, and `abort` leaves it there. The names of
+    its files become durable together: with a `save`, and before the folder is put in its place.
     """
 
     def __init__(self, place: Path, resumable: bool = False) -> None:
@@ -49,6 +51,7 @@ class RunFolder:
         )
         self._rows: dict[str, int] = {}
         self._parts: dict[str, list[Path]] = {}
+        self._held: dict[str, pl.DataFrame] = {}  # the newest rows of each table in parts: not written yet
         self._files: list[str] = []
         self.resumable = resumable
         self._done: list[Path] = []  # parts that are in their table, and go when the run is committed
@@ -73,25 +76,44 @@ class RunFolder:
 
     def write_table(self, table: Table, frame: pl.DataFrame) -> None:
         """Write `<table>.parquet`, if it meets its contract."""
-        write_part(self._path(f"{table.name}.parquet"), table.check(frame))
-        self._rows[table.name] = frame.height
+        self._rows[table.name] = self._write(f"{table.name}.parquet", table.check(frame)).height
 
     def append(self, table: Table, frame: pl.DataFrame) -> None:
-        """Write the next rows of a table as a part of their own; `join` makes one file of the parts."""
-        made = self._parts.setdefault(table.name, [])
-        path = self._path(f"{table.name}-{len(made):05}.part")
-        self._rows[table.name] = self._rows.get(table.name, 0) + write_part(path, table.check(frame)).rows
-        made.append(path)
+        """Take the next rows of a table; `join` makes one file of all of them.
+
+        The newest rows are held in memory: they become a part, a file of their own, when more follow or with `save`.
+        """
+        table.check(frame)
+        self._part(table.name)
+        self._held[table.name] = frame
+        self._rows[table.name] = self._rows.get(table.name, 0) + frame.height
+
+    def _part(self, name: str) -> None:
+        """Write the rows that are held of a table."""
+        made = self._parts.setdefault(name, [])
+        if name in self._held:
+            part = f"{name}-{len(made):05}.part"
+            self._write(part, self._held.pop(name))
+            made.append(self._path(part))
+
+    def _write(self, name: str, frame: pl.DataFrame) -> pl.DataFrame:
+        write_part(self._path(name), frame, sync_folder=False)
+        return frame
 
     def parts(self, table: Table) -> list[pl.DataFrame]:
-        """The parts that were appended so far."""
-        return [_read(part) for part in self._parts[table.name]]
+        """What was appended so far, piece by piece."""
+        held = [self._held[table.name]] if table.name in self._held else []
+        return [*map(_read, self._parts[table.name]), *held]
 
     def join(self, table: Table) -> None:
-        """Put a table's parts into one file, part by part, so that no more than one is held in memory."""
+        """Put all rows of a table into one file, part by part, so that no more than one is held in memory."""
+        place = self._path(f"{table.name}.parquet")
+        if not self._parts[table.name]:
+            self._write(place.name, self._held.pop(table.name))
+            return
+        self._part(table.name)
         parts = self._parts.pop(table.name)
         self._done += parts
-        place = self._path(f"{table.name}.parquet")
         if len(parts) == 1:
             place.unlink(missing_ok=True)
             os.link(parts[0], place)
@@ -111,6 +133,9 @@ class RunFolder:
 
     def save(self, done: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         """Note what the parts so far hold, and the state to go on from; the next `save` replaces it."""
+        for name in list(self._held):
+            self._part(name)
+        sync(self._path(""))  # the parts' names, before a state that counts on them
         held = {name: len(parts) for name, parts in self._parts.items()}
         note = to_json({**done, "parts": held, "rows": self._rows})
         file = io.BytesIO()
@@ -146,18 +171,19 @@ class RunFolder:
 
     def write_json(self, name: str, content: object) -> None:
         """Write a JSON file; a number that JSON cannot hold becomes null nowhere: it raises ValueError."""
-        write_bytes_atomic(self._path(name), to_json(content))
+        write_bytes_atomic(self._path(name), to_json(content), sync_folder=False)
 
     def write_bytes(self, name: str, content: bytes) -> None:
         """Write a file of any kind; the manifest lists it under `files`."""
-        write_bytes_atomic(self._path(name), content)
+        write_bytes_atomic(self._path(name), content, sync_folder=False)
         self._files.append(name)
 
     def commit(self, manifest: Mapping[str, Any]) -> Path:
         """Write manifest.json, with row counts and versions, and put the folder in place."""
-        versions = {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+        versions = {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
         files = {"files": sorted(self._files)} if self._files else {}
         self.write_json("manifest.json", {**manifest, "rows": self._rows, **files, "versions": versions})
+        sync(self._staging)
         os.replace(self._staging, self.place)
         for left in (*(part.name for part in self._done), "progress.json", "state.npz", "lock"):
             (self.place / left).unlink(missing_ok=True)
@@ -181,6 +207,11 @@ class RunFolder:
             shutil.rmtree(self._staging, ignore_errors=True)
         if self._lock is not None:
             self._lock.release()
+
+
+def _version(package: str) -> str:
+    """A package's version: what it says itself if it is loaded, else what its installation says."""
+    return getattr(sys.modules.get(package), "__version__", None) or version(package)
 
 
 def _folder(out_root: Path, kind: str, method: str | None, symbol: str, day: str) -> Path:
