@@ -145,7 +145,7 @@ WINDOW_METRICS = Table(
         Column("trade_rate", pl.Float64, "prints a second", "1/s", low=0.0),
         Column("qty_rate", pl.Float64, "quantity traded a second", "base/s", low=0.0),
         Column("buy_share", pl.Float64, "share of the quantity whose taker bought", "1", True),
-        Column("volatility", pl.Float64, "of the mid, sampled at the first frame of each second", "ticks per root second", True),
+        Column("volatility", pl.Float64, "of the mid at each second's first frame", "ticks per root second", True),
         Column("spread", pl.Float64, "time-weighted mean of best ask - best bid", "ticks", True),
         Column("coverage", pl.Float64, "share of the training span covered by probes", "1", low=0.0),
         Column("condition", pl.String, "the worst of the days that the span touches"),
