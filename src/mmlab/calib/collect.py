@@ -7,8 +7,7 @@ next chunk; `final_ns` tells up to when the sums cannot change any more.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from concurrent.futures import Future
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,11 +16,12 @@ import numpy.typing as npt
 import polars as pl
 
 from mmlab.calib.buckets import totals
-from mmlab.calib.hits import Counter, Sums
+from mmlab.calib.hits import TRADE_COLUMNS, Counter, Sums
 from mmlab.calib.probes import Intervals, Ints, Layer, column
 from mmlab.calib.spec import ProbeSpec
 from mmlab.core.errors import DataError
 from mmlab.core.instrument import Instrument
+from mmlab.core.schemas import TRADES
 from mmlab.core.spans import NS_PER_S
 
 Arrays = npt.NDArray[Any]
@@ -30,12 +30,7 @@ NS_PER_US = 1000
 PREV_NS, PREV_SPREAD, SAMPLE_AT, SAMPLE_MID2 = range(4)
 
 
-Prints = pl.DataFrame | Future[pl.DataFrame]  # at hand, or still being read
-
-
-def arrived(prints: Prints) -> pl.DataFrame:
-    """Prints as soon as they are at hand; raises what reading them raised."""
-    return prints if isinstance(prints, pl.DataFrame) else prints.result()
+Prints = pl.DataFrame | Iterable[pl.DataFrame]  # at once, or in pieces as they are read
 
 
 @dataclass(frozen=True)
@@ -63,7 +58,7 @@ class Collector:
         self._ticks = instrument.ticks
         self._market = np.zeros((0, 4), np.int64)
         self._at = np.array([-1, 0, -1, 0], np.int64)
-        self._waiting = pl.DataFrame()  # prints whose interval has not ended yet
+        self._waiting = TRADES.empty().select(TRADE_COLUMNS)  # prints whose interval has not ended yet
         self._newest = (-1, -1)  # the newest print
 
     def add(self, depth: pl.DataFrame, trades: Prints) -> None:
@@ -75,7 +70,9 @@ class Collector:
         if depth.height:
             self._reserve(self.last_ns)
             self._watch(column(depth, "recv_ns"), breaks, bid, ask)
-        self._count(laid, arrived(trades).rechunk())
+        for piece in [trades] if isinstance(trades, pl.DataFrame) else trades:
+            laid = self._count_ended(laid, piece.rechunk())
+        self._count(laid, self._waiting, self._stands_from)
 
     def close(self) -> None:
         """The tape is over: the interval that stands ends at its last frame."""
@@ -86,8 +83,7 @@ class Collector:
     @property
     def final_ns(self) -> int:
         """Until when nothing that comes can change the sums."""
-        open_from = self._layer.open_from
-        return (open_from or self._layer.last_frame)[0]
+        return self._stands_from[0]
 
     @property
     def last_ns(self) -> int:
@@ -158,24 +154,41 @@ class Collector:
         if rows.size:
             self._at[[SAMPLE_AT, SAMPLE_MID2]] = at[-1], mid2[-1]
 
-    def _count(self, laid: Intervals, trades: pl.DataFrame) -> None:
-        """Count the prints of intervals that have ended, and of none; the rest waits."""
-        if trades.height:
-            if _key(trades, 0) <= self._newest:
-                raise DataError("trades are earlier than those before them", remedy="sort by recv_ns, recv_seq")
-            self._newest = _key(trades, -1)
-        cut = self._layer.open_from or self._layer.last_frame
+    def _count_ended(self, laid: Intervals, trades: pl.DataFrame) -> Intervals:
+        """Count the intervals that ended before the last of these prints; returns the others, whose prints wait."""
+        if trades.is_empty():
+            return laid
+        if _key(trades, 0) <= self._newest:
+            raise DataError("trades are earlier than those before them", remedy="sort by recv_ns, recv_seq")
+        self._newest = _key(trades, -1)
+        ended = _rank_of(laid.end_ns, laid.end_seq, self._newest)
         if self._waiting.height:
-            second = (int(laid.start_ns[1]), int(laid.start_seq[1])) if laid.start_ns.size > 1 else cut
-            if laid.start_ns.size and _key(self._waiting, -1) < second:
-                n = _rank(trades, second)  # few: what waited is joined to them, not to the whole chunk
-                self.counter.add(_part(laid, 0, 1), pl.concat([self._waiting, trades.head(n)]))
-                laid, trades = _part(laid, 1, None), trades.slice(n)
+            second = _start(laid, 1, self._stands_from)
+            if ended and _key(self._waiting, -1) < second:
+                n = _rank(trades, second)  # few: what waited is joined to them, not to the whole piece
+                self._count(_part(laid, 0, 1), pl.concat([self._waiting, trades.head(n)]), second)
+                laid, trades, ended = _part(laid, 1, None), trades.slice(n), ended - 1
             else:
-                trades = pl.concat([self._waiting, trades])
-        n = _rank(trades, cut)
-        self.counter.add(laid, trades.head(n))
-        self._waiting = trades.slice(n)
+                trades = pl.concat([self._waiting, trades]).rechunk()
+        self._count(_part(laid, 0, ended), trades, _start(laid, ended, self._stands_from))
+        return _part(laid, ended, None)
+
+    def _count(self, laid: Intervals, trades: pl.DataFrame, until: tuple[int, int]) -> None:
+        """Count prints before `until`, those of these intervals and of none; the others wait."""
+        if trades.height or laid.start_ns.size:
+            n = _rank(trades, until)
+            self.counter.add(laid, trades.head(n))
+            self._waiting = trades.slice(n)
+
+    @property
+    def _stands_from(self) -> tuple[int, int]:
+        """From when on prints may belong to an interval that has not ended."""
+        return self._layer.open_from or self._layer.last_frame
+
+
+def _start(laid: Intervals, i: int, otherwise: tuple[int, int]) -> tuple[int, int]:
+    """When interval i began, if there is one."""
+    return (int(laid.start_ns[i]), int(laid.start_seq[i])) if i < laid.start_ns.size else otherwise
 
 
 def _part(laid: Intervals, first: int, last: int | None) -> Intervals:
@@ -190,11 +203,13 @@ def _key(trades: pl.DataFrame, row: int) -> tuple[int, int]:
 
 def _rank(trades: pl.DataFrame, key: tuple[int, int]) -> int:
     """How many rows come before (recv_ns, recv_seq)."""
-    if trades.is_empty():
-        return 0
-    ns = column(trades, "recv_ns")
+    return _rank_of(column(trades, "recv_ns"), column(trades, "recv_seq"), key) if trades.height else 0
+
+
+def _rank_of(ns: Ints, seq: Ints, key: tuple[int, int]) -> int:
+    """How many of (ns, seq), which ascend, come before a key."""
     first, last = (int(np.searchsorted(ns, key[0], side)) for side in ("left", "right"))
-    return first + int(np.searchsorted(column(trades, "recv_seq")[first:last], key[1]))
+    return first + int(np.searchsorted(seq[first:last], key[1]))
 
 
 def _shifted(a: Ints, before: int) -> Ints:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
+from typing import TypeVar
 
 import polars as pl
 
-from mmlab.calib.collect import arrived
 from mmlab.calib.hits import TRADE_COLUMNS
 from mmlab.calib.probes import DEPTH_COLUMNS
 from mmlab.calib.run import GAP_COLUMNS, Chunk, Tape
@@ -22,9 +24,12 @@ from mmlab.core.instrument import Instrument
 from mmlab.core.spans import NS_PER_DAY, Days, day_start_ns
 from mmlab.flows.run import Run
 from mmlab.store.lake import DayRef, Lake
+from mmlab.store.parts import ROW_GROUP_ROWS
 
 SIZES = ("tick_size", "lot_size")
-Frame = Future[pl.DataFrame]
+PIECE = 4 * ROW_GROUP_ROWS  # prints that are read, and counted, at once
+AHEAD = 4  # frames that are read before they are asked for
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -38,60 +43,51 @@ class TapeReader:
 
     def span_ns(self) -> tuple[int, int]:
         """Receive times of the first and the last book frame; raises DataError if there is none."""
-        frames = self.lake.scan(self.refs, schemas.DEPTH, ("recv_ns",)).filter(pl.col("recv_ns") >= self.from_ns)
-        first, last = frames.select(pl.col("recv_ns").min(), last=pl.col("recv_ns").max()).collect().row(0)
-        if first is None:
+        ends = self.lake.ends(self.refs, schemas.DEPTH, self.from_ns)
+        if ends is None:
             raise DataError("there are no book frames", remedy="import or record depth for these days")
-        return first, last
+        return ends
 
     def gaps(self) -> pl.DataFrame:
         """Declared holes of all the days."""
         return self.lake.read(self.refs, schemas.GAPS, GAP_COLUMNS)
 
     def chunks(self) -> Iterator[Chunk]:
-        """(depth, trades) of one day after the other; raises LakeError if no day has a print.
+        """(depth, pieces of trades) of one day after the other; raises LakeError if no day has a print.
 
-        Read ahead: a day's prints may still be on their way while its frames are looked at, and the next day's are
-        read meanwhile.
+        What comes next is read while what came is looked at.
         """
+        for _, frames in itertools.groupby(read_ahead(self._frames()), lambda found: found[0]):
+            yield _chunk(frames)
+
+    def _frames(self) -> Iterator[tuple[DayRef, pl.DataFrame]]:
+        """Of each day its book frames, and then its prints in pieces."""
         prints = 0
-        with ThreadPoolExecutor(1) as reader:
-            asked = [self._ask(reader, ref) for ref in self.refs[:1]]
-            for i in range(len(self.refs)):
-                asked += [self._ask(reader, ref) for ref in self.refs[i + 1 : i + 2]]
-                depth, trades = asked.pop(0)
-                yield depth.result(), trades
-                prints += trades.result().height
+        for ref in self.refs:
+            yield ref, self._late(self.lake.read([ref], schemas.DEPTH, DEPTH_COLUMNS))
+            for piece in self.lake.live_prints_in_pieces(ref, TRADE_COLUMNS, PIECE):
+                prints += piece.height
+                yield ref, self._late(piece)
         if not prints:
             self.lake.live_prints(self.refs, TRADE_COLUMNS)  # says what is missing
 
-    def _ask(self, reader: ThreadPoolExecutor, ref: DayRef) -> tuple[Frame, Frame]:
-        """Have a day read: frames first, since they are looked at first."""
-        return reader.submit(self._depth, ref), reader.submit(self._trades, ref)
-
-    def _depth(self, ref: DayRef) -> pl.DataFrame:
-        return self._late(self.lake.read([ref], schemas.DEPTH, DEPTH_COLUMNS))
-
-    def _trades(self, ref: DayRef) -> pl.DataFrame:
-        return self._late(self.lake.live_prints([ref], TRADE_COLUMNS, require_rows=False))
-
     def whole(self) -> Tape:
         """All of it at once; raises DataError if there is no book."""
-        depth, trades = (pl.concat(frames) for frames in zip(*self._frames(), strict=True))
-        return Tape(depth, trades, self.gaps(), self.instrument)
+        return self._joined([(depth, *pieces) for depth, pieces in self.chunks()])
 
     def until(self, end_ns: int) -> Tape:
         """Everything before an instant at once."""
         parts = []
-        for frames, ref in zip(self._frames(), self.refs, strict=True):
-            parts.append([frame.filter(pl.col("recv_ns") < end_ns) for frame in frames])
+        for (depth, pieces), ref in zip(self.chunks(), self.refs, strict=True):
+            parts.append(tuple(frame.filter(pl.col("recv_ns") < end_ns) for frame in (depth, *pieces)))
             if day_start_ns(ref.day) + NS_PER_DAY >= end_ns:
                 break
-        depth, trades = (pl.concat(frames) for frames in zip(*parts, strict=True))
-        return Tape(depth, trades, self.gaps(), self.instrument)
+        return self._joined(parts)
 
-    def _frames(self) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
-        return ((depth, arrived(trades)) for depth, trades in self.chunks())
+    def _joined(self, days: Sequence[tuple[pl.DataFrame, ...]]) -> Tape:
+        """Each day's frames and pieces of prints as one tape."""
+        prints = [piece for _, *pieces in days for piece in pieces] or [schemas.TRADES.empty().select(TRADE_COLUMNS)]
+        return Tape(pl.concat([depth for depth, *_ in days]), pl.concat(prints), self.gaps(), self.instrument)
 
     def days(self) -> Conditions:
         """From when to when each day lasts, and its condition."""
@@ -101,6 +97,25 @@ class TapeReader:
     def _late(self, frame: pl.DataFrame) -> pl.DataFrame:
         """From `from_ns` on, every column one array."""
         return (frame if self.from_ns == 0 else frame.filter(pl.col("recv_ns") >= self.from_ns)).rechunk()
+
+
+def _chunk(frames: Iterator[tuple[DayRef, pl.DataFrame]]) -> Chunk:
+    """One day's frames: the book, and then pieces of prints."""
+    _, depth = next(frames)
+    return depth, (piece for _, piece in frames)
+
+
+def read_ahead(items: Iterator[T]) -> Iterator[T]:
+    """`items`, of which a thread makes the next few while one is used."""
+    over = object()
+    pool = ThreadPoolExecutor(1)  # one, so that they come in their order
+    try:
+        coming = deque(pool.submit(next, items, over) for _ in range(AHEAD))
+        while (item := coming.popleft().result()) is not over:
+            coming.append(pool.submit(next, items, over))
+            yield item  # type: ignore[misc]  # it is not `over`
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def load(data_root: Path, symbol: str, day: str, venue: str | None = None) -> Tape:

@@ -111,11 +111,29 @@ class Lake:
         """
         if not any(self.manifest(ref).segments for ref in refs):
             return self.read(refs, TRADES, columns, require_rows=require_rows)
-        lazy = self.scan(refs, TRADES, (*columns, "source")).filter(pl.col("source") == "ws").select(columns)
-        frame = _collect(lazy, TRADES)
+        frame = _collect(_live(self.scan(refs, TRADES, (*columns, "source")), columns), TRADES)
         if frame.is_empty() and require_rows:
             raise LakeError(f"no trade of {refs[0].symbol} was received live on these days", remedy="see mmlab check")
         return frame
+
+    def live_prints_in_pieces(self, ref: DayRef, columns: Sequence[str], rows: int) -> Iterator[pl.DataFrame]:
+        """`live_prints` of one day, in pieces that were read from up to `rows` rows; some may be empty."""
+        recorded = bool(self.manifest(ref).segments)
+        lazy = self.scan([ref], TRADES, (*columns, "source") if recorded else columns)
+        start = 0
+        for part in self.manifest(ref).tables.get(TRADES.name, []):
+            for first in range(0, part.rows, rows):
+                piece = lazy.slice(start + first, min(rows, part.rows - first))
+                yield _collect(_live(piece, columns) if recorded else piece, TRADES)
+            start += part.rows
+
+    def ends(self, refs: Sequence[DayRef], table: Table, from_ns: int) -> tuple[int, int] | None:
+        """Receive times of the first row at or after `from_ns` and of the last one; None if there is no such row."""
+        times = self.scan(refs, table, ("recv_ns",))
+        first, last = (
+            _collect(end, table) for end in (times.filter(pl.col("recv_ns") >= from_ns).head(1), times.tail(1))
+        )
+        return None if first.is_empty() else (int(first.item()), int(last.item()))
 
     def _checked(self, ref: DayRef, table: Table, wanted: Mapping[str, Any]) -> Iterator[Path]:
         """The day's parts of a table, each with the right columns and length by its footer."""
@@ -162,6 +180,10 @@ class Lake:
     ) -> LakeWriter:
         """A writer of whole days of one symbol; use it in a `with`, and `commit` at the end."""
         return LakeWriter(self.root, instrument, levels, replace, dict(created_by), dict(truth or {}))
+
+
+def _live(lazy: pl.LazyFrame, columns: Sequence[str]) -> pl.LazyFrame:
+    return lazy.filter(pl.col("source") == "ws").select(columns)
 
 
 def _collect(lazy: pl.LazyFrame, table: Table) -> pl.DataFrame:
