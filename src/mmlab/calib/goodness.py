@@ -7,7 +7,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from mmlab.calib.shapes import Floats, total
+from mmlab.calib.shapes import Floats, distinct, total
 
 LISTED = 256  # ln n! from a table below, by Stirling's series from there on
 LOG_FACTORIALS = np.array([math.lgamma(n + 1.0) for n in range(LISTED)])
@@ -81,6 +81,6 @@ def _fraction(a: Floats, z: Floats) -> Floats:
 
 def _front(a: Floats, z: Floats) -> Floats:
     """z^a exp(-z) / Gamma(a)."""
-    each, place = np.unique(a, return_inverse=True)
+    each, place = distinct(a)
     log_gamma = np.array([math.lgamma(value) for value in each.tolist()])[place]
     return np.asarray(np.exp(a * np.log(z) - z - log_gamma), np.float64)

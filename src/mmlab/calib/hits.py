@@ -22,7 +22,6 @@ share no interval and their hits are independent.
 from __future__ import annotations
 
 import itertools
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -44,7 +43,6 @@ FIRST_HIT, SWEEPS, ALL_HITS = COUNT_RULES
 # if they take turns
 OFF, HITS, LOTS, RINGS, COVERED, FLOW = range(6)
 BLOCK = 1 << 16  # prints that are looked at together, so that what is made of them stays in the cache
-THREADS = 2  # look at blocks, while a third adds up what they found
 
 
 @dataclass(frozen=True)
@@ -155,11 +153,9 @@ class Counter:
         add_times(self.held[COVERED], turns, laid.start_ns, laid.end_ns, self.origin_ns, self.bucket_ns)
         low, high = _prints_of(laid, recv_ns, recv_seq)
         cuts = sorted({*np.searchsorted(low, np.arange(0, recv_ns.size, BLOCK)).tolist(), low.size})
-        with ThreadPoolExecutor(THREADS) as pool:  # what was found is added up in order, whoever found it
-            parts = itertools.starmap(slice, itertools.pairwise(cuts))
-            for block in pool.map(lambda part: self._reached(tape, laid, part, low, high), parts):
-                for side, found in enumerate(block):
-                    self._count(side, tape, laid, turns, found)
+        for part in itertools.starmap(slice, itertools.pairwise(cuts)):
+            for side, found in enumerate(self._reached(tape, laid, part, low, high)):
+                self._count(side, tape, laid, turns, found)
         self.intervals += laid.start_ns.size
 
     def _add_flow(self, tape: Tape) -> None:

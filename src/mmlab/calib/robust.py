@@ -20,7 +20,7 @@ import numpy as np
 from mmlab.calib.cells import Cells, by_distance, increase
 from mmlab.calib.likelihood import Fit
 from mmlab.calib.points import Window
-from mmlab.calib.shapes import Bools, Floats, Ints, decay, ring_factors, rows_at, total
+from mmlab.calib.shapes import Bools, Floats, Ints, decay, distinct, ring_factors, rows_at, total
 from mmlab.core.spans import NS_PER_S
 
 LEAST_BLOCKS = 8  # with hits; fewer give no error worth stating
@@ -128,12 +128,12 @@ def _blocks(window: Window, prefix: Ints, used: Bools) -> Iterator[tuple[Floats,
     """
     edges, m, every = window.edges, used.shape[0], used.all()
     base = int(edges.max(initial=0)) + 1
-    each, at = np.unique(edges[:, :-1] * base + edges[:, 1:], return_inverse=True)
+    each, at = distinct(edges[:, :-1] * base + edges[:, 1:])
     first, last = np.divmod(each, base)
     prefixes = (a[:, :, :m] for a in (window.exposure, prefix))
     risk, hit = (by_distance(a[last] - a[first]) for a in prefixes)
     whole = (np.diff(risk, axis=0, prepend=0.0), hit, hit.sum(axis=0), risk.sum(axis=0))
-    for block in at.reshape(edges.shape[0], edges.shape[1] - 1).T:
+    for block in at.T:
         if every:
             yield tuple(a.take(block, axis=-1) for a in whole)
         else:

@@ -22,7 +22,7 @@ from mmlab.calib.probes import Ints
 from mmlab.calib.spec import FitSpec, ProbeSpec, ScheduleSpec
 from mmlab.core.errors import DataError
 from mmlab.core.instrument import Instrument
-from mmlab.core.schemas import WINDOW_METRICS, WINDOWS
+from mmlab.core.schemas import FITS, WINDOW_METRICS, WINDOWS
 from mmlab.core.spans import NS_PER_MIN, NS_PER_MS, NS_PER_S
 
 BOTH = 2  # index of the pooled side
@@ -152,6 +152,8 @@ class Roller:
 
     def _fits(self, held: Sums, starts: Ints) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
         """`windows`, `fits` and `window_metrics` of these steps."""
+        if starts.size == 0:
+            return WINDOWS.empty(), FITS.empty(), WINDOW_METRICS.empty()
         train_start = starts - self.spec.train_ns
         first, last = (
             np.clip((t - held.origin_ns) // held.bucket_ns, 0, held.hits.shape[0]) for t in (train_start, starts)

@@ -8,6 +8,7 @@ nothing add exactly nothing.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
+Numbers = TypeVar("Numbers", Floats, Ints)
 ENDLESS = 1e300  # the width of the last ring: nothing is kept beyond it
 
 
@@ -49,8 +51,17 @@ def ladder(x: Floats, used: Bools) -> Ladder:
     nearest = x[np.minimum(at_or_after[0], n - 1)]
     far = np.where(kept, x[:, None] - nearest, 0.0)
     step = np.where(kept & (following < n), x[np.minimum(following, n - 1)] - x[:, None], ENDLESS)
-    steps, place = np.unique(step, return_inverse=True)
-    return Ladder(far, following, nearest, step.min(axis=0), steps, place.reshape(step.shape))
+    return Ladder(far, following, nearest, step.min(axis=0), *distinct(step))
+
+
+def distinct(values: Numbers) -> tuple[Numbers, Ints]:
+    """The values, each once and ascending, and where each of `values` stands among them, in their shape.
+
+    As np.unique has it, which would import numpy.ma: that takes longer than all fits of a day.
+    """
+    each = np.sort(values, axis=None)
+    each = np.delete(each, np.flatnonzero(each[1:] == each[:-1]))
+    return each, np.searchsorted(each, values)
 
 
 def decay(k: Floats, far: Floats) -> Floats:
