@@ -127,6 +127,7 @@ def _prints(name: str, row: str, id_doc: str) -> Table:
         ),
         key=("recv_ns", "recv_seq"),
         order=("recv_ns", "recv_seq"),
+        counters=("recv_seq", "trade_id"),
         rules=(Rule("price and qty are above 0", (pl.col("price") > 0) & (pl.col("qty") > 0)),),
     )
 

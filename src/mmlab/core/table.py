@@ -37,13 +37,17 @@ class Rule:
 
 @dataclass(frozen=True)
 class Table:
-    """A table's contract. `key` is unique, rows are sorted by `order`; either may be empty."""
+    """A table's contract. `key` is unique, rows are sorted by `order`; either may be empty.
+
+    `counters` go up by one or a few from row to row: files keep them as differences.
+    """
 
     name: str
     row: str
     columns: tuple[Column, ...]
     key: tuple[str, ...] = ()
     order: tuple[str, ...] = ()
+    counters: tuple[str, ...] = ()
     rules: tuple[Rule, ...] = field(default=(), compare=False)
 
     @property

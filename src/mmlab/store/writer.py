@@ -103,7 +103,8 @@ class LakeWriter:
         table.check(joined, f"{self._instrument.symbol} {day:%Y%m%d}")
         folder = self._staging / f"day={day:%Y%m%d}" / table.name
         folder.mkdir(parents=True, exist_ok=True)
-        pending.parts.append(write_part(folder / self._part_name(len(pending.parts)), frame))
+        path = folder / self._part_name(len(pending.parts))
+        pending.parts.append(write_part(path, frame, counters=table.counters))
         pending.frames, pending.rows, pending.last = [], 0, frame.tail(1)
 
     def _part_name(self, n: int) -> str:
