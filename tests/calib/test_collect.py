@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -101,6 +102,21 @@ def test_any_cuts_give_the_sums_of_one_chunk_and_what_is_final_stays(data, seed,
     assert [t for t, _ in finals] == sorted(t for t, _ in finals)
     for _, early in finals:
         assert_equal(early, {name: a[: early["flow"].shape[0]] for name, a in want.items()})
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), seed=seeds, n=st.integers(1, 80), spec=probe_specs, bucket=st.sampled_from([13, 90, 10**6]))
+def test_prints_that_come_in_pieces_give_the_sums_of_prints_at_once(data, seed, n, spec, bucket):
+    """Wherever they are cut, in each of the tape's chunks; a piece may be empty, and there may be none."""
+    tape = slow.drawn(seed, n)
+    want = sums_of(collected(tape, spec, bucket * MS))
+    made = collector(tape, spec, bucket * MS)
+    for depth, trades in slow.chunks(tape, data.draw(cut_at(n))):
+        cuts = sorted(data.draw(st.lists(st.integers(0, trades.height), max_size=5)))
+        pieces = [trades[a:z] for a, z in itertools.pairwise([0, *cuts, trades.height])]
+        made.add(depth, iter(pieces if trades.height else []))
+    made.close()
+    assert_equal(sums_of(made), want)
 
 
 EDGES = (

@@ -9,16 +9,21 @@ import sys
 from datetime import date, timedelta
 from pathlib import Path
 
+import duckdb
+import msgspec
 import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyarrow import parquet
 
 from mmlab.core.errors import LakeError, TableError, UsageError
 from mmlab.core.instrument import Instrument
 from mmlab.core.schemas import BOOK_TICKER, GAPS, QUARANTINE, TRADES
 from mmlab.core.spans import NS_PER_DAY, Days, day_start_ns
+from mmlab.store import writer
 from mmlab.store.lake import Lake
+from mmlab.store.manifest import SegmentEntry, read_manifest, write_manifest
 
 DAY = date(2025, 1, 1)
 INSTRUMENT = Instrument("binance-spot", "BTCUSDT", "0.01", "0.00001")
@@ -51,6 +56,50 @@ def test_what_is_written_is_read_back_in_order(tmp_path_factory, n, days, seed, 
         assert lake.verify(ref) == []
         seen = lake.read([ref], TRADES, ["recv_ns"])["recv_ns"] // NS_PER_DAY
         assert set(seen.to_list()) == {day_start_ns(ref.day) // NS_PER_DAY}
+
+
+@settings(max_examples=25, deadline=None)
+@given(n=st.integers(1, 300), seed=st.integers(0, 99), rows=st.integers(1, 120), recorded=st.booleans())
+def test_prints_in_pieces_are_the_prints_received_live(tmp_path_factory, n, seed, rows, recorded):
+    """Pieces are cut within each part; those of a recorded day lack what was filled in later, and may be empty."""
+    frame, columns = prints(n, seed), ("recv_ns", "recv_seq", "trade_id", "price")
+    root = tmp_path_factory.mktemp("lake")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(writer, "PART_ROWS", 100)
+        [ref] = write(root, [frame[i : i + 50] for i in range(0, n, 50)])
+    if recorded:
+        segment = SegmentEntry({}, n, 0, 0, 1, 1, "stop", {"trades": n}, {})
+        write_manifest(ref.path, msgspec.structs.replace(read_manifest(ref.path), segments={"1": segment}))
+        frame = frame.filter(pl.col("source") == "ws")
+    pieces = list(Lake(root).live_prints_in_pieces(ref, columns, rows))
+    assert max(piece.height for piece in pieces) <= rows
+    assert pl.concat(pieces).equals(frame.select(columns))
+
+
+def test_the_ends_of_a_table_are_its_first_and_last_times(tmp_path):
+    """From an instant on, over all days; none where nothing comes after it."""
+    frame, lake = prints(300, days=3), Lake(tmp_path)
+    refs = write(tmp_path, [frame])
+    first, middle, last = (frame["recv_ns"][i] for i in (0, 150, -1))
+    assert lake.ends(refs, TRADES, 0) == (first, last)
+    assert lake.ends(refs, TRADES, middle) == lake.ends(refs, TRADES, middle - 1) == (middle, last)
+    assert lake.ends(refs, TRADES, last) == (last, last)
+    assert lake.ends(refs, TRADES, last + 1) is None
+    assert lake.ends(refs, BOOK_TICKER, 0) is None
+
+
+def test_counters_are_kept_as_differences_and_take_next_to_no_room(tmp_path):
+    """Ids that go up by one; another reader of Parquet gets them back."""
+    n = 50_000
+    frame = prints(n).with_columns(trade_id=10**9 + pl.int_range(n, dtype=pl.Int64))
+    [ref] = write(tmp_path, [frame])
+    [path] = (ref.path / "trades").glob("*.parquet")
+    group = parquet.ParquetFile(path).metadata.row_group(0)
+    columns = {column.path_in_schema: column for column in map(group.column, range(group.num_columns))}
+    for name in ("recv_seq", "trade_id"):
+        assert "DELTA_BINARY_PACKED" in columns[name].encodings
+        assert columns[name].total_compressed_size < n / 20
+    assert duckdb.sql(f"select sum(trade_id), count(*) from '{path}'").fetchall() == [(frame["trade_id"].sum(), n)]
 
 
 def test_the_same_rows_are_the_same_bytes(tmp_path):
