@@ -108,3 +108,21 @@ def test_the_kind_of_a_flag_is_what_it_holds_when_it_is_given():
     assert bare(str) is str
     assert bare(list[str] | None) == list[str]
     assert bare(int | str | None) == int | str | None
+
+
+@pytest.mark.parametrize("words", [["--count", "0"], ["--count", "3"], ["--place", "no/such/file"], ["--place", "."]])
+def test_what_a_flag_demands_of_its_value_is_left_to_typer(words):
+    """A range, a file that exists: no flag demands it yet, and the first that does must be heard."""
+
+    def demanding(
+        count: Annotated[int, typer.Option(min=1)] = 2,
+        place: Annotated[Path, typer.Option(exists=True, dir_okay=False)] = Path(__file__),
+    ) -> None:
+        GIVEN.update(locals())
+
+    plain, late = typer.Typer(add_completion=False), typer.Typer(add_completion=False)
+    plain.command("command")(demanding)
+    late.command("command")(lambda: demanding)
+    told = read(built(typer.main.get_command(late)), words)
+    assert repr(told) == repr(read(typer.main.get_command(plain), words))
+    assert (words[1] == "3") == isinstance(told, list), told

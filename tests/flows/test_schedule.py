@@ -27,6 +27,7 @@ from mmlab.flows.calibrate import CalibrateSpec
 from mmlab.flows.run import Job
 from mmlab.flows.schedule import ScheduleResult, calibrate_schedule
 from mmlab.flows.synth import synth
+from mmlab.flows.tape import TapeReader
 from mmlab.flows.walkforward import walkforward
 from mmlab.sim.spec import BacktestSpec, FillSpec, QuoteSpec
 from mmlab.store.lake import Lake
@@ -480,6 +481,18 @@ def test_a_killed_run_is_gone_on_with_and_ends_with_the_same_bytes(root, killed,
     check_same(made.path, whole)
     assert made.windows.equals(whole.windows)
     assert f"resumed after {days} day" in (out / "logs/calibration/schedule/SYNTH" / ALL_DAYS / "r/run.log").read_text()
+
+
+def test_days_that_were_done_are_not_read_again(root, tmp_path):
+    """Their parts may be gone: the state holds all that is needed of them."""
+    lake = Lake(shutil.copytree(root / "data", tmp_path / "data"))
+    shutil.rmtree(day_folder(tmp_path, 1) / "depth")
+    refs = lake.find("SYNTH", Days.parse(ALL_DAYS))
+    reader = TapeReader(lake, refs, lake.instrument(refs))
+    with pytest.raises(LakeError, match="is missing"):
+        next(reader.chunks())
+    seen = [depth["recv_ns"][0] // NS_PER_DAY for depth, _ in reader.chunks(1)]
+    assert seen == [start // NS_PER_DAY for start in MIDNIGHT[1:4]]
 
 
 def test_a_run_that_is_killed_twice_ends_with_the_same_bytes(root, killed, whole, tmp_path):

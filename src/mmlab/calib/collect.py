@@ -28,8 +28,6 @@ Arrays = npt.NDArray[Any]
 SAMPLE_NS = NS_PER_S  # the mid is sampled for its volatility at the first frame of each second of UTC, and of an epoch
 NS_PER_US = 1000
 PREV_NS, PREV_SPREAD, SAMPLE_AT, SAMPLE_MID2 = range(4)
-
-
 Prints = pl.DataFrame | Iterable[pl.DataFrame]  # at once, or in pieces as they are read
 
 
@@ -162,14 +160,17 @@ class Collector:
             raise DataError("trades are earlier than those before them", remedy="sort by recv_ns, recv_seq")
         self._newest = _key(trades, -1)
         ended = _rank_of(laid.end_ns, laid.end_seq, self._newest)
-        if self._waiting.height:
-            second = _start(laid, 1, self._stands_from)
-            if ended and _key(self._waiting, -1) < second:
-                n = _rank(trades, second)  # few: what waited is joined to them, not to the whole piece
-                self._count(_part(laid, 0, 1), pl.concat([self._waiting, trades.head(n)]), second)
-                laid, trades, ended = _part(laid, 1, None), trades.slice(n), ended - 1
-            else:
-                trades = pl.concat([self._waiting, trades]).rechunk()
+        waiting = self._waiting
+        if not ended:  # nothing to count yet: a long dwell copies nothing
+            self._waiting = pl.concat([waiting, trades]) if waiting.height else trades
+            return laid
+        second = _start(laid, 1, self._stands_from)
+        if waiting.height and _key(waiting, -1) < second:
+            n = _rank(trades, second)  # few: what waited is joined to them, not to the whole piece
+            self._count(_part(laid, 0, 1), pl.concat([waiting, trades.head(n)]).rechunk(), second)
+            laid, trades, ended = _part(laid, 1, None), trades.slice(n), ended - 1
+        elif waiting.height:
+            trades = pl.concat([waiting, trades]).rechunk()
         self._count(_part(laid, 0, ended), trades, _start(laid, ended, self._stands_from))
         return _part(laid, ended, None)
 

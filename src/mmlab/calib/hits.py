@@ -258,7 +258,7 @@ def sums(
 def _prints_of(laid: Intervals, recv_ns: Ints, recv_seq: Ints) -> tuple[Ints, Ints]:
     """Each interval's first print, and the first after it."""
     low = _before(recv_ns, recv_seq, laid.start_ns, laid.start_seq)
-    high = np.append(low[1:], 0)  # most intervals end where the next one starts
+    high = np.roll(low, -1)  # most intervals end where the next one starts
     other = np.ones(low.size, np.bool_)
     other[:-1] = (laid.end_ns[:-1] != laid.start_ns[1:]) | (laid.end_seq[:-1] != laid.start_seq[1:])
     high[other] = _before(recv_ns, recv_seq, laid.end_ns[other], laid.end_seq[other])

@@ -16,6 +16,11 @@ from typing import Any, get_args
 
 import typer
 
+DEMANDS = (  # what an option may ask of a value; only typer knows how to answer
+    "parser", "click_type", "min", "max", "clamp", "formats", "exists", "file_okay", "dir_okay", "writable", "readable",
+    "resolve_path", "allow_dash", "path_type",
+)  # fmt: skip
+UNDEMANDING = typer.Option()
 INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,14})")
 DECIMAL = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,15})?([eE][-+]?[0-9]{1,2})?")
 
@@ -25,8 +30,9 @@ def read_plainly(command: Any, function: Callable[..., None] | None = None) -> N
     annotated = {} if function is None else inspect.signature(function).parameters
     for flag in (*command.params, command.get_help_option(typer.Context(command))):
         if flag is not None and not isinstance(flag.process_value, partial):
-            kind = bare(annotated[flag.name].annotation) if flag.name in annotated else None
-            flag.process_value = partial(_process, flag, READERS.get(kind, _nothing), flag.process_value)
+            kind = annotated[flag.name].annotation if flag.name in annotated else None
+            read = _nothing if demanding(kind) else READERS.get(bare(kind), _nothing)
+            flag.process_value = partial(_process, flag, read, flag.process_value)
 
 
 def bare(annotation: Any) -> Any:
@@ -34,6 +40,16 @@ def bare(annotation: Any) -> Any:
     kind = get_args(annotation)[0] if hasattr(annotation, "__metadata__") else annotation
     kinds = [each for each in get_args(kind) if each is not NoneType] if NoneType in get_args(kind) else [kind]
     return kinds[0] if len(kinds) == 1 else kind
+
+
+def demanding(annotation: Any) -> bool:
+    """Whether an option or argument asks more of a value than its type: a range, or a file that exists."""
+    return any(
+        getattr(info, name, None) != getattr(UNDEMANDING, name, None)
+        for info in getattr(annotation, "__metadata__", ())
+        if isinstance(info, type(UNDEMANDING).__base__)
+        for name in DEMANDS
+    )
 
 
 def _process(flag: Any, read: Callable[[Any], Any], typers: Callable[[Any, Any], Any], ctx: Any, value: Any) -> Any:

@@ -52,23 +52,23 @@ class TapeReader:
         """Declared holes of all the days."""
         return self.lake.read(self.refs, schemas.GAPS, GAP_COLUMNS)
 
-    def chunks(self) -> Iterator[Chunk]:
-        """(depth, pieces of trades) of one day after the other; raises LakeError if no day has a print.
+    def chunks(self, first: int = 0) -> Iterator[Chunk]:
+        """(depth, pieces of trades) of one day after the other, from day number `first` on.
 
-        What comes next is read while what came is looked at.
+        What comes next is read while what came is looked at. Raises LakeError if none of all days has a print.
         """
-        for _, frames in itertools.groupby(read_ahead(self._frames()), lambda found: found[0]):
+        for _, frames in itertools.groupby(read_ahead(self._frames(first)), lambda found: found[0]):
             yield _chunk(frames)
 
-    def _frames(self) -> Iterator[tuple[DayRef, pl.DataFrame]]:
+    def _frames(self, first: int) -> Iterator[tuple[DayRef, pl.DataFrame]]:
         """Of each day its book frames, and then its prints in pieces."""
         prints = 0
-        for ref in self.refs:
+        for ref in self.refs[first:]:
             yield ref, self._late(self.lake.read([ref], schemas.DEPTH, DEPTH_COLUMNS))
             for piece in self.lake.live_prints_in_pieces(ref, TRADE_COLUMNS, PIECE):
                 prints += piece.height
                 yield ref, self._late(piece)
-        if not prints:
+        if not prints and not first:
             self.lake.live_prints(self.refs, TRADE_COLUMNS)  # says what is missing
 
     def whole(self) -> Tape:
