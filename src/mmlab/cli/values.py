@@ -15,6 +15,7 @@ from types import NoneType
 from typing import Any, get_args
 
 import typer
+from typer.models import ParameterInfo
 
 DEMANDS = (  # what an option may ask of a value; only typer knows how to answer
     "parser", "click_type", "min", "max", "clamp", "formats", "exists", "file_okay", "dir_okay", "writable", "readable",
@@ -47,7 +48,7 @@ def demanding(annotation: Any) -> bool:
     return any(
         getattr(info, name, None) != getattr(UNDEMANDING, name, None)
         for info in getattr(annotation, "__metadata__", ())
-        if isinstance(info, type(UNDEMANDING).__base__)
+        if isinstance(info, ParameterInfo)
         for name in DEMANDS
     )
 
