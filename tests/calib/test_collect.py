@@ -291,13 +291,24 @@ def test_a_chunk_that_is_earlier_than_the_one_before_is_refused(table):
 @given(data=st.data(), at=st.integers(0, 98))
 def test_prints_out_of_order_are_found_wherever_the_chunks_end(data, at):
     """Two neighbours swapped, of a hundred: some chunk says so, at the latest when the tape is over."""
-    tape = slow.drawn(3, 150)
+    found_out(slow.drawn(3, 150), at, data.draw(cut_at(150)))
+
+
+@pytest.mark.parametrize("seed", [3, 4])
+def test_prints_out_of_order_are_found_at_every_cut(seed):
+    """All neighbours of a small tape, cut once at every event: none is left out in silence while it waits."""
+    tape = slow.drawn(seed, 24)
+    for at, cut in itertools.product(range(tape.trades.height - 1), range(24)):
+        found_out(tape, at, [cut])
+
+
+def found_out(tape: Recording, at: int, cuts: Sequence[int]) -> None:
+    """Swap print number `at` and the next one, and expect to be told."""
     rows = np.arange(tape.trades.height)
     at = at % (rows.size - 1)
     rows[[at, at + 1]] = rows[[at + 1, at]]
-    made, cuts = collector(tape, ProbeSpec(DELTAS), NS_PER_S), data.draw(cut_at(150))
+    made, place = collector(tape, ProbeSpec(DELTAS), NS_PER_S), 0
     with pytest.raises(DataError, match="earlier than"):  # noqa: PT012
-        place = 0
         for depth, trades in slow.chunks(tape, cuts):
             made.add(depth, tape.trades[rows[place : place + trades.height]])
             place += trades.height

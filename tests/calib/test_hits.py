@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmlab.calib import hits
+from mmlab.calib import hits, probes
 from mmlab.calib.hits import sums
 from mmlab.calib.probes import intervals
 from mmlab.calib.spec import ProbeSpec
@@ -239,17 +239,21 @@ def test_rows_out_of_time_order_are_refused_with_their_number(which):
 
 @settings(max_examples=60, deadline=None)
 @given(tape=tapes(), rule=st.sampled_from(["first_hit", "sweeps", "all_hits"]), block=st.integers(1, 12))
-def test_how_many_prints_are_counted_at_once_leaves_no_trace(tape, rule, block):
-    """Blocks end where an interval does, whatever their size."""
+def test_how_many_rows_are_rounded_at_once_leaves_no_trace(tape, rule, block):
+    """Intervals, taker orders and what they reached go on where the next rows begin, be it in their midst."""
     frames, prints = tape
     if not frames:
         return
     spec = ProbeSpec(deltas=(1, 3), count=rule, dwell_ms=1)
-    laid = intervals(frame_table(frames), gap_table([]), INSTRUMENT, spec)
-    args = (laid, print_table(prints), INSTRUMENT, spec)
-    whole = sums(*args, origin_ns=TAPE_START, bucket_ns=900_000, n_buckets=200)
+
+    def counted():
+        laid = intervals(frame_table(frames), gap_table([]), INSTRUMENT, spec)
+        return sums(laid, print_table(prints), INSTRUMENT, spec, origin_ns=TAPE_START, bucket_ns=900_000, n_buckets=200)
+
+    whole = counted()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(hits, "BLOCK", block)
-        in_blocks = sums(*args, origin_ns=TAPE_START, bucket_ns=900_000, n_buckets=200)
+        patch.setattr(probes, "AT_ONCE", block)
+        patch.setattr(hits, "AT_ONCE", block)
+        in_blocks = counted()
     for name in ("exposure_ns", "hits", "rings", "lots", "flow", "covered_ns"):
         np.testing.assert_array_equal(getattr(whole, name), getattr(in_blocks, name))

@@ -15,19 +15,15 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from mmlab.calib.buckets import totals
 from mmlab.calib.hits import TRADE_COLUMNS, Counter, Sums
-from mmlab.calib.probes import Intervals, Ints, Layer, column
+from mmlab.calib.layout import MARKET_WIDTH
+from mmlab.calib.probes import Intervals, Ints, Layer, Watch, column, key, pieces
 from mmlab.calib.spec import ProbeSpec
 from mmlab.core.errors import DataError
 from mmlab.core.instrument import Instrument
 from mmlab.core.schemas import TRADES
-from mmlab.core.spans import NS_PER_S
 
 Arrays = npt.NDArray[Any]
-SAMPLE_NS = NS_PER_S  # the mid is sampled for its volatility at the first frame of each second of UTC, and of an epoch
-NS_PER_US = 1000
-PREV_NS, PREV_SPREAD, SAMPLE_AT, SAMPLE_MID2 = range(4)
 Prints = pl.DataFrame | Iterable[pl.DataFrame]  # at once, or in pieces as they are read
 
 
@@ -36,7 +32,8 @@ class Market:
     """What the book did, per bucket, each of shape (n_buckets,): sums that add up over buckets.
 
     spread_tick_us: spread in ticks times the time it stood, us; spread_us: that time.
-    move2: squared moves of the mid in half ticks, a sample a second; move_us: the time between samples.
+    move2: squared moves of the mid in half ticks; move_us: the time between samples, which are taken at the first
+    frame of each second of UTC, and of an epoch.
     """
 
     spread_tick_us: Ints
@@ -53,23 +50,20 @@ class Collector:
     ) -> None:
         self._layer = Layer(gaps, instrument, spec)
         self.counter = Counter(instrument, spec, origin_ns, bucket_ns)
-        self._ticks = instrument.ticks
-        self._market = np.zeros((0, 4), np.int64)
+        self._market = np.zeros((0, MARKET_WIDTH), np.int64)
         self._at = np.array([-1, 0, -1, 0], np.int64)
         self._waiting = TRADES.empty().select(TRADE_COLUMNS)  # prints whose interval has not ended yet
         self._newest = (-1, -1)  # the newest print
 
     def add(self, depth: pl.DataFrame, trades: Prints) -> None:
         """The next frames and prints (probes.DEPTH_COLUMNS, hits.TRADE_COLUMNS); raises DataError if out of order."""
-        depth = depth.rechunk()  # once, so that every column is one array from here on
-        bid, ask = (self._ticks.to_steps(column(depth, name)) for name in ("bid_px_1", "ask_px_1"))
-        breaks = self._layer.breaks(depth)
-        laid = self._layer.lay(depth, bid + ask, breaks)
         if depth.height:
-            self._reserve(self.last_ns)
-            self._watch(column(depth, "recv_ns"), breaks, bid, ask)
-        for piece in [trades] if isinstance(trades, pl.DataFrame) else trades:
-            laid = self._count_ended(laid, piece.rechunk())
+            self._reserve(int(depth["recv_ns"][-1]))
+        counter = self.counter
+        laid = self._layer.add(depth, Watch(self._market, self._at, counter.origin_ns, counter.bucket_ns))
+        for frame in [trades] if isinstance(trades, pl.DataFrame) else trades:
+            for piece in pieces(frame):
+                laid = self._count_ended(laid, piece)
         self._count(laid, self._waiting, self._stands_from)
 
     def close(self) -> None:
@@ -103,7 +97,7 @@ class Collector:
 
     def market(self, first: int, last: int) -> Market:
         """What the book did in buckets [first, last)."""
-        return Market(*(self._market[first:last, i].copy() for i in range(4)))
+        return Market(*(self._market[first:last, i].copy() for i in range(MARKET_WIDTH)))
 
     def drop(self, n_buckets: int) -> None:
         """Let go of the first buckets, which are done with."""
@@ -120,7 +114,7 @@ class Collector:
     def restore(self, state: Mapping[str, Arrays]) -> None:
         """Go on where `state` was taken."""
         ns, seq, run, epoch, self.counter.origin_ns, self.counter.intervals = (int(n) for n in state["marks"])
-        self._newest, self._layer.epoch = (ns, seq), (run, epoch)
+        self._newest, self._layer.epoch = (ns, seq), np.array([run, epoch], np.int64)
         self._layer.at, self._at, self._market = state["walk"], state["watch"], state["market"]
         self.counter.held = [state[f"held.{i}"] for i in range(len(self.counter.held))]
         prefix = "waiting."
@@ -130,44 +124,26 @@ class Collector:
         """Hold buckets up to an instant."""
         self.counter.reserve((until_ns - self.counter.origin_ns) // self.counter.bucket_ns + 1)
         more = self.counter.n_buckets - self._market.shape[0]
-        self._market = np.concatenate([self._market, np.zeros((more, 4), np.int64)])
-
-    def _watch(self, ns: Ints, breaks: npt.NDArray[np.bool_], bid: Ints, ask: Ints) -> None:
-        """Add the time since the frame before, at that frame's spread, and each second's move to the frame's bucket."""
-        edges = np.searchsorted(ns, self.counter.origin_ns + self.counter.bucket_ns * np.arange(self.n_buckets + 1))
-        before, spread = (_shifted(a, self._at[i]) for a, i in ((ns, PREV_NS), (ask - bid, PREV_SPREAD)))
-        begins = breaks.copy()
-        begins[0] |= self._at[PREV_NS] < 0
-        stood = np.where(begins, 0, (ns - before) // NS_PER_US)
-        self._market[:, 0] += totals(spread * stood, edges)
-        self._market[:, 1] += totals(stood, edges)
-        rows = np.flatnonzero(begins | (ns // SAMPLE_NS != before // SAMPLE_NS))
-        at, mid2 = ns[rows], bid[rows] + ask[rows]
-        moved = mid2 - _shifted(mid2, self._at[SAMPLE_MID2])
-        us = (at - _shifted(at, self._at[SAMPLE_AT])) // NS_PER_US
-        edges = np.searchsorted(rows, edges)
-        for i, amount in ((2, moved**2), (3, us)):
-            self._market[:, i] += totals(np.where(begins[rows], 0, amount), edges)
-        self._at[[PREV_NS, PREV_SPREAD]] = ns[-1], ask[-1] - bid[-1]
-        if rows.size:
-            self._at[[SAMPLE_AT, SAMPLE_MID2]] = at[-1], mid2[-1]
+        self._market = np.concatenate([self._market, np.zeros((more, MARKET_WIDTH), np.int64)])
 
     def _count_ended(self, laid: Intervals, trades: pl.DataFrame) -> Intervals:
         """Count the intervals that ended before the last of these prints; returns the others, whose prints wait."""
         if trades.is_empty():
             return laid
-        if _key(trades, 0) <= self._newest:
-            raise DataError("trades are earlier than those before them", remedy="sort by recv_ns, recv_seq")
-        self._newest = _key(trades, -1)
+        if key(trades, 0) <= self._newest:
+            raise _late()
+        self._newest = key(trades, -1)
         ended = _rank_of(laid.end_ns, laid.end_seq, self._newest)
         waiting = self._waiting
         if not ended:  # nothing to count yet: a long dwell copies nothing
             self._waiting = pl.concat([waiting, trades]) if waiting.height else trades
             return laid
         second = _start(laid, 1, self._stands_from)
-        if waiting.height and _key(waiting, -1) < second:
+        if waiting.height and key(waiting, -1) < second:
             n = _rank(trades, second)  # few: what waited is joined to them, not to the whole piece
             self._count(_part(laid, 0, 1), pl.concat([waiting, trades.head(n)]).rechunk(), second)
+            if self._waiting.height:  # not all of them come before `second`
+                raise _late()
             laid, trades, ended = _part(laid, 1, None), trades.slice(n), ended - 1
         elif waiting.height:
             trades = pl.concat([waiting, trades]).rechunk()
@@ -187,6 +163,11 @@ class Collector:
         return self._layer.open_from or self._layer.last_frame
 
 
+def _late() -> DataError:
+    """The error for prints out of order."""
+    return DataError("trades are earlier than those before them", remedy="sort by recv_ns, recv_seq")
+
+
 def _start(laid: Intervals, i: int, otherwise: tuple[int, int]) -> tuple[int, int]:
     """When interval i began, if there is one."""
     return (int(laid.start_ns[i]), int(laid.start_seq[i])) if i < laid.start_ns.size else otherwise
@@ -195,11 +176,6 @@ def _start(laid: Intervals, i: int, otherwise: tuple[int, int]) -> tuple[int, in
 def _part(laid: Intervals, first: int, last: int | None) -> Intervals:
     """Intervals [first, last)."""
     return Intervals(*(getattr(laid, name)[first:last] for name in Intervals.__dataclass_fields__))
-
-
-def _key(trades: pl.DataFrame, row: int) -> tuple[int, int]:
-    """(recv_ns, recv_seq) of a row."""
-    return int(trades["recv_ns"][row]), int(trades["recv_seq"][row])
 
 
 def _rank(trades: pl.DataFrame, key: tuple[int, int]) -> int:
@@ -211,10 +187,3 @@ def _rank_of(ns: Ints, seq: Ints, key: tuple[int, int]) -> int:
     """How many of (ns, seq), which ascend, come before a key."""
     first, last = (int(np.searchsorted(ns, key[0], side)) for side in ("left", "right"))
     return first + int(np.searchsorted(seq[first:last], key[1]))
-
-
-def _shifted(a: Ints, before: int) -> Ints:
-    """Each row's predecessor, the first one's being `before`."""
-    out = np.empty_like(a)
-    out[:1], out[1:] = before, a[:-1]
-    return out

@@ -7,10 +7,8 @@ folders it uses no other, and the constants that kernels take in live in such fi
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,11 +16,12 @@ import numpy as np
 from numba import njit
 from numba.extending import intrinsic, overload
 
+from mmlab.core.native import stamp
+from mmlab.core.object_code import entry as entry  # noqa: PLC0414
+
 F = TypeVar("F", bound=Callable[..., Any])
 Array = TypeVar("Array", bound=np.ndarray)
-CORE = Path(__file__).parent
 NAMED = 12  # letters of the stamp in a file's name
-MARKS = (b"@kernel", b"@unlocked", b"@inner", b"@hot")
 
 
 def kernel(function: F) -> F:
@@ -79,13 +78,6 @@ def _forgiving(load: Callable[[], dict[Any, Any]]) -> Callable[[], dict[Any, Any
             return {}
 
     return index
-
-
-@cache
-def stamp(folder: Path) -> str:
-    """Changes with any file of `folder` or of core/ that holds kernels."""
-    texts = (file.read_bytes() for file in sorted({*folder.glob("*.py"), *CORE.glob("*.py")}))
-    return hashlib.sha256(b"".join(text for text in texts if any(mark in text for mark in MARKS))).hexdigest()
 
 
 def borrowed(array: Array) -> Array:
