@@ -1,3 +1,3 @@
 """mmlab: would that quote have been filled, and would it have paid?"""
 
-__version__ = "0.6.0"
+__version__ = "0.7.0"

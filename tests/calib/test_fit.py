@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 
 from mmlab.calib import fit
+from mmlab.calib import fit_layout as layout
 from mmlab.calib.fit import REASONS, curves
 from mmlab.calib.points import Window
 from mmlab.calib.spec import FitSpec
+from mmlab.core.schemas import FIT_METHODS
 
 DELTAS = (1, 2, 3, 5, 8, 13)
 
@@ -166,6 +168,31 @@ def test_windows_are_fitted_independently_of_each_other():
         )
 
 
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_the_deviance_of_millions_of_hits_keeps_its_digits(seed):
+    """To 1e-9, by its definition in long double at the curve that is stated."""
+    rng = np.random.default_rng(seed)
+    rate = 3_000 * np.exp(-rng.uniform(0.1, 0.5) * np.array(DELTAS))
+    hits = rng.poisson(rate * 5_000)
+    got = curves(window(hits, exposure_s=[5_000] * len(DELTAS)), DELTAS, FitSpec(), nested=False)
+    x = np.array(DELTAS, np.longdouble)
+    mu = 5_000 * np.longdouble(got.A[0, 0]) * np.exp(-np.longdouble(got.k[0, 0]) * x)
+    want = 2 * np.sum(hits * np.log(hits / mu) - (hits - mu))
+    assert got.deviance[0, 0] == pytest.approx(float(want), abs=1e-9)
+
+
+def test_the_layout_numbers_what_it_names():
+    """Estimators, reasons and figures, in the order in which they are stated elsewhere."""
+    assert [FIT_METHODS[i] for i in (layout.POISSON_MLE, layout.LOG_LINEAR, layout.NESTED_MLE)] == list(FIT_METHODS)
+    assert REASONS[layout.OK] == ""
+    assert "no maximum" in REASONS[layout.NO_MAXIMUM]
+    names = list(fit.Curve.__dataclass_fields__)
+    assert len(names) == layout.N_FLOATS + layout.N_WHOLE
+    assert (names[layout.EXCESS], names[layout.SE_K_ROBUST]) == ("ring_excess", "se_k_robust")
+    assert (names[layout.N_FLOATS + layout.REASON], names[-1]) == ("reason", "blocks")
+
+
 # ---- rows and slices
 
 
@@ -239,6 +266,17 @@ def test_no_windows_give_no_rows(method, nested):
         name: ((0, 3), "i" if name in {"points_used", "nearest_hits", "reason", "blocks"} else "f")
         for name in vars(got)
     }
+
+
+@pytest.mark.parametrize(
+    ("n_deltas", "first", "last", "said"),
+    [(29, 0, 5, "29 distances"), (31, 0, 5, "31"), (0, 0, 5, "0"), (30, -1, 5, "200 buckets"), (30, 0, 201, "200")],
+)
+def test_sums_of_other_distances_or_spans_are_refused(n_deltas, first, last, said):
+    """Kernels would read beside the arrays."""
+    window = summed(walked(0), np.array([first]), np.array([last]))
+    with pytest.raises(ValueError, match=said):
+        curves(window, tuple(range(1, n_deltas + 1)), FitSpec())
 
 
 def slow_k(T: list[float], N: list[float], x: list[float], nested: bool) -> float | None:

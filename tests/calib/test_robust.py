@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from mmlab.calib.fit import OK, REASONS, Curve, curves
+from mmlab.calib.fit_layout import LEAST_BLOCKS
 from mmlab.calib.points import BLOCKS, Window
-from mmlab.calib.robust import LEAST_BLOCKS
 from mmlab.calib.spec import FitSpec
 from reference import calib as slow
 

@@ -1,105 +1,93 @@
-"""What is fitted in some windows: seconds at risk and counts of each distance, window and side."""
+"""Kernels: the sums over one window, and of them what is fitted for one side: the used distances, nearest first.
+
+What kernels keep on the way lies in arrays that the caller lends, `lists` (N_LISTS, n_deltas) and `marks` (N_MARKS,
+n_deltas), numbered in fit_layout.py. Distances at the far end that nothing reached, all at risk alike, need no sums of
+their own: only the first `m` have them, the last of which stands for all beyond it.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+import math
 
-import numpy as np
-import numpy.typing as npt
+from mmlab.calib.fit_layout import AT_RISK, BOTH, COUNTS, DISJOINT, ENDS, EVERY, PLACES, USED, N, R, T
+from mmlab.core.kernels import inner
+from mmlab.core.native import Floats2, Ints2, Ints3
 
-from mmlab.calib.points import Window
-from mmlab.calib.shapes import Bools, Floats, Ints, Ladder, ladder
-from mmlab.core.spans import NS_PER_S
+NS_PER_S = 1e9
 
 
-@dataclass(frozen=True)
-class Cells:
-    """Sums over windows, a row for each window and side: bid, ask and both, one after the other.
+@inner
+def lay_out(lists: Floats2, marks: Ints2) -> float:
+    """What holds where every distance is used; the distances stand in `lists`. Returns the smallest step."""
+    for i in range(lists.shape[1]):
+        marks[PLACES + EVERY, i] = i
+    return _runs(lists, marks, EVERY, lists.shape[1])
 
-    x: the distances, (n_deltas,). used: those with enough exposure; T (s), N (the counts to fit) and R (the disjoint
-    ones) are 0 elsewhere; shape (m, n_rows). Beyond the first m distances nothing was hit, and all were at risk as the
-    last of the m was. nearest_hits: hits at the nearest used distance, (n_rows,).
+
+@inner
+def _runs(lists: Floats2, marks: Ints2, at: int, n: int) -> float:
+    """Where runs of even steps end, for the n distances of list `at`; returns the smallest step."""
+    least, following = math.inf, math.nan
+    marks[ENDS + at, n - 1] = n - 1
+    for j in range(n - 2, -1, -1):
+        step = float(lists[at, j + 1] - lists[at, j])
+        marks[ENDS + at, j] = marks[ENDS + at, j + 1] if step == following else j + 1
+        least, following = min(least, step), step
+    return least
+
+
+@inner
+def reached(exposure: Ints3, ring: Ints3, counts: Ints3, a: int, z: int) -> int:
+    """How many distances there are up to the first that stands for all beyond it: unhit, and at risk alike.
+
+    Prefix sums of shape (n_buckets + 1, 2, n_deltas); the window is buckets [a, z).
     """
-
-    x: Floats
-    used: Bools
-    T: Floats
-    N: Floats
-    R: Floats
-    nearest_hits: Ints
-    on: Ladder
-
-    @property
-    def T_everywhere(self) -> Floats:  # noqa: N802 - the formulas' T
-        """T at all distances, (n_deltas, n_rows)."""
-        return _everywhere(self.T, self.x.size)
-
-    @property
-    def points_used(self) -> Ints:
-        """How many distances are used, (n_rows,)."""
-        return np.asarray(self.used.sum(axis=0) + (self.x.size - self.used.shape[0]) * self.used[-1], np.int64)
-
-    @cached_property
-    def rings(self) -> tuple[Floats, Ints]:
-        """By how much T exceeds that at the used distance before, (m, n_rows); and the last ring's number, (n_rows,).
-
-        Rings at the far end that nothing reached, all with the same time at risk, add up to one that has no end.
-        """
-        at, row = np.arange(self.T.shape[0])[:, None], np.arange(self.T.shape[1])
-        more, reached = increase(self.T, self.used), self.R > 0
-        deepest = np.where(reached | (more != 0), at, 0).max(axis=0)
-        following = np.broadcast_to(self.on.following, (self.x.size, row.size))[deepest, row]
-        open_end = reached[deepest, row] & (following < self.x.size)
-        return more, np.where(open_end, following, deepest)
+    n, deepest = exposure.shape[2], 0
+    bid, ask = exposure[z, 0, n - 1] - exposure[a, 0, n - 1], exposure[z, 1, n - 1] - exposure[a, 1, n - 1]
+    for i in range(n):
+        unlike = (exposure[z, 0, i] - exposure[a, 0, i] - bid) | (exposure[z, 1, i] - exposure[a, 1, i] - ask)
+        unlike |= (ring[z, 0, i] - ring[a, 0, i]) | (ring[z, 1, i] - ring[a, 1, i])
+        unlike |= (counts[z, 0, i] - counts[a, 0, i]) | (counts[z, 1, i] - counts[a, 1, i])
+        deepest = max(deepest, (i + 1) * (unlike != 0))
+    return min(deepest + 1, int(n))
 
 
-def cells(window: Window, x: Floats, min_exposure_s: float, nested: bool, of_rings: bool) -> Cells:
-    """The sums over these windows; of_rings: the rings' counts are to be fitted, else the hits."""
-    prefixes = (window.exposure, window.ring) if of_rings else (window.exposure, window.ring, window.hit)
-    sums = [a[window.last] - a[window.first] for a in prefixes]
-    m = _reached(*sums) if nested else x.size
-    exposure, ring, *own = (by_distance(a[:, :, :m]).reshape(m, 3 * window.first.size) for a in sums)
-    used = (exposure > 0) & (exposure / NS_PER_S >= min_exposure_s)
-    T, R, *fitted = (np.where(used, a, 0.0) for a in (exposure / NS_PER_S, ring, *own))
-    nearest_hits = np.where(used.any(axis=0), _hits_at(window, used.argmax(axis=0)), 0)
-    return Cells(x, used, T, fitted[0] if fitted else R, R, nearest_hits, ladder(x, _everywhere(used, x.size)))
+@inner
+def add_up(exposure: Ints3, ring: Ints3, counts: Ints3, a: int, z: int, m: int, marks: Ints2) -> None:
+    """The sums over buckets [a, z) at the first m distances, of each side and of both."""
+    for q in range(2):
+        for i in range(m):
+            marks[AT_RISK + q, i] = exposure[z, q, i] - exposure[a, q, i]
+            marks[COUNTS + q, i] = counts[z, q, i] - counts[a, q, i]
+            marks[DISJOINT + q, i] = ring[z, q, i] - ring[a, q, i]
+    for row in (AT_RISK, COUNTS, DISJOINT):
+        for i in range(m):
+            marks[row + BOTH, i] = marks[row, i] + marks[row + 1, i]
 
 
-def _hits_at(window: Window, i: Ints) -> Ints:
-    """Hits of each window and side at distance number i, (n_rows,)."""
-    at = i.reshape(3, -1)
-    hits = window.hit[window.last, :, at] - window.hit[window.first, :, at]
-    return np.concatenate([hits[0, :, 0], hits[1, :, 1], hits[2].sum(axis=1)])
+@inner
+def choose(lists: Floats2, marks: Ints2, side: int, m: int, least_s: float, gap: float) -> tuple[int, int, int, float]:
+    """T, N and R at the used distances of one side: those with time at risk, and `least_s` of it.
 
-
-def by_distance(sums: Ints) -> Floats:
-    """Bid and ask -> bid, ask and the two together, below 2^53: shape (n, 2, m) -> (m, 3, n)."""
-    out = np.empty((sums.shape[2], 3, sums.shape[0]))
-    out[:, :2] = sums.transpose(2, 1, 0)
-    np.add(out[:, 0], out[:, 1], out=out[:, 2])
-    return out
-
-
-def increase(a: Floats, used: Bools) -> Floats:
-    """By how much each used distance exceeds the used one before, 0 where not used; both of shape (m, ...)."""
-    if not used.all():
-        at = np.arange(a.shape[0]).reshape(-1, *(1 for _ in a.shape[1:]))
-        held = np.maximum.accumulate(np.where(used, at, 0), axis=0)
-        a = np.take_along_axis(np.where(used, a, 0.0), held, axis=0)
-    return np.diff(a, axis=0, prepend=0.0)
-
-
-def _everywhere(a: npt.NDArray[Any], n: int) -> npt.NDArray[Any]:
-    """Shape (m, n_rows) -> (n, n_rows): beyond the m-th as there."""
-    return np.concatenate([a, np.broadcast_to(a[-1], (n - a.shape[0], a.shape[1]))]) if n > a.shape[0] else a
-
-
-def _reached(exposure: Ints, *counts: Ints) -> int:
-    """How many distances there are up to the first that stands for all beyond it: unhit, and always at risk alike."""
-    unlike = (exposure != exposure[:, :, -1:]).any(axis=(0, 1))
-    for count in counts:
-        unlike |= count.any(axis=(0, 1))
-    deepest = np.flatnonzero(unlike)
-    return min(int(deepest[-1]) + 2 if deepest.size else 1, int(exposure.shape[2]))
+    Returns the list that holds these distances, how many of the first m are used, how many of all, and the smallest
+    step between them; gap: that between all distances.
+    """
+    n_deltas, n = lists.shape[1], 0
+    for i in range(m):
+        seconds = marks[AT_RISK + side, i] / NS_PER_S
+        lists[T, i], lists[N, i], lists[R, i] = seconds, marks[COUNTS + side, i], marks[DISJOINT + side, i]
+        n += seconds > 0 and seconds >= least_s
+    if n == m:
+        return EVERY, m, n_deltas, gap
+    head, j = n, 0
+    for i in range(m):
+        seconds = lists[T, i]
+        if seconds > 0 and seconds >= least_s:
+            lists[T, j], lists[N, j], lists[R, j] = seconds, lists[N, i], lists[R, i]
+            lists[USED, j], marks[PLACES + USED, j] = lists[EVERY, i], i
+            j += 1
+    if head > 0 and marks[PLACES + USED, head - 1] == m - 1:
+        n += n_deltas - m
+        for i in range(m, n_deltas):
+            lists[USED, head + i - m] = lists[EVERY, i]
+    return USED, head, n, _runs(lists, marks, USED, n) if n > 1 else gap

@@ -24,23 +24,22 @@ poisson_mle, which takes each distance by itself, does not. Under sweeps and all
 
 from __future__ import annotations
 
+import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from mmlab.calib.cells import Cells, cells
-from mmlab.calib.goodness import chi2_tail, figures
-from mmlab.calib.likelihood import Fit, fit_logs, fit_points, fit_rings
+from mmlab.calib.fit_layout import FLAT, N_FLOATS, N_LISTS, N_MARKS, N_SCORES, N_WHOLE, NESTED_MLE, NO_HITS, OK
 from mmlab.calib.points import Window
-from mmlab.calib.robust import Model, clustered, log_model, point_model, ring_model
-from mmlab.calib.shapes import Bools, Floats, Ints, total
 from mmlab.calib.spec import FitSpec
+from mmlab.core.native import Floats, Ints, native
 from mmlab.core.schemas import FIT_METHODS
 
 Z95 = 1.959963984540054  # two-sided 95% quantile of the normal distribution
-SLICE = 128  # windows at a time: what is made of them on the way stays in the cache
-POISSON_MLE, LOG_LINEAR, NESTED_MLE = FIT_METHODS
+SLICE, THREADS = 128, 2  # windows at a time, and slices at once where there are more
+LISTED = 256  # ln n and ln n! from a table below
 REASONS = (
     "",
     "fewer than two distances with enough exposure",
@@ -56,7 +55,8 @@ STUDENT95 = (
     2.2281388519649385, 2.200985160082949, 2.1788128296634177, 2.1603686564610127, 2.1447866879169273,
     2.131449545559323,
 )  # fmt: skip
-OK, FEW_POINTS, NO_HITS, ONE_DISTANCE, FLAT, NO_MAXIMUM = range(len(REASONS))
+TABLE = np.array([[math.log(max(n, 1)) for n in range(LISTED)], [math.lgamma(n + 1.0) for n in range(LISTED)]])
+_fit_windows = native("mmlab.calib.fit_kernels", "fit_windows")
 
 
 @dataclass(frozen=True)
@@ -76,11 +76,11 @@ class Curve:
     log_likelihood: Floats
     ring_excess: Floats
     p_value: Floats
+    se_log_A_robust: Floats
+    se_k_robust: Floats
     points_used: Ints
     nearest_hits: Ints
     reason: Ints
-    se_log_A_robust: Floats
-    se_k_robust: Floats
     blocks: Ints
 
     @property
@@ -96,74 +96,55 @@ def curves(
 
     nested: the distances' hits share prints (all probes at once) and `rings` are disjoint; otherwise each
     distance was measured by itself and `rings` are its hits. power_law: A delta^-k instead of A exp(-k delta).
-    A window's figures depend on that window alone, to the last bit.
+    A window's figures depend on that window alone, to the last bit. Raises ValueError for sums that are not of these
+    distances, or not of these spans.
     """
     x = np.array(deltas, np.float64)
+    _check(window, x.size)
     x = np.log(x) if power_law else x
-    slices = (slice(at, at + SLICE) for at in range(0, max(window.first.size, 1), SLICE))
-    parts = (replace(window, first=window.first[rows], last=window.last[rows]) for rows in slices)
-    with np.errstate(all="ignore"):  # what is not identified is nan
-        made = [_fit(part, x, spec, nested) for part in parts]
-        return _curve([np.concatenate(arrays, axis=1) for arrays in zip(*made, strict=True)])
+    starts = range(0, max(window.first.size, 1), SLICE)
+    parts = [replace(window, first=window.first[at : at + SLICE], last=window.last[at : at + SLICE]) for at in starts]
+    if len(parts) == 1:
+        return _curve(*_fit(window, x, spec, nested))
+    with ThreadPoolExecutor(THREADS) as pool:
+        made = list(pool.map(lambda part: _fit(part, x, spec, nested), parts))
+    return _curve(*(np.concatenate(arrays) for arrays in zip(*made, strict=True)))
 
 
-def _curve(made: list[Any]) -> Curve:
-    """The slices' figures as a Curve; a k that Fisher's or the robust errors do not tell from 0 is flat."""
-    A, k, se_log_A, se_k, deviance, pearson, likelihood, excess, used, nearest, reason, *errors = (
-        np.ascontiguousarray(a.T) for a in made
-    )
-    freedom = np.maximum(used - 2, 1)
-    spare = np.where(used > 2, 1.0, np.nan)
-    p_value = chi2_tail(freedom, deviance * spare)
-    curve = Curve(
-        A, k, se_log_A, se_k, deviance, pearson / freedom * spare, likelihood, excess, p_value, used, nearest,
-        reason, *errors,
+def _check(window: Window, n_deltas: int) -> None:
+    """Kernels look at no bounds."""
+    shapes = {a.shape for a in (window.exposure, window.hit, window.ring)}
+    if n_deltas == 0 or {shape[1:] for shape in shapes} != {(2, n_deltas)} or len(shapes) > 1:
+        raise ValueError(f"sums of shapes {shapes} are not of {n_deltas} distances")
+    spans = np.stack([window.first, window.last])
+    if spans.size and not 0 <= spans.min() <= spans.max() < window.exposure.shape[0]:
+        raise ValueError(f"spans reach beyond {window.exposure.shape[0] - 1} buckets")
+
+
+def _fit(window: Window, x: Floats, spec: FitSpec, nested: bool) -> tuple[Floats, Ints]:
+    """The figures of some windows, shapes (n_windows, 3, N_FLOATS) and (n_windows, 3, N_WHOLE)."""
+    method, n, edges = FIT_METHODS.index(spec.fit_method), window.first.size, window.edges
+    spans = (np.ascontiguousarray(a, np.int64) for a in (window.first, window.last, edges))
+    exposure, hit, ring = (np.ascontiguousarray(a, np.int64) for a in (window.exposure, window.hit, window.ring))
+    lists, marks = np.empty((N_LISTS, x.size)), np.empty((N_MARKS, x.size), np.int64)
+    lists[0] = x
+    scores = np.empty((3, edges.shape[1], N_SCORES))
+    floats, whole = np.full((n, 3, N_FLOATS), np.nan), np.zeros((n, 3, N_WHOLE), np.int64)
+    _fit_windows(
+        *spans, exposure, hit, ring, ring if method == NESTED_MLE else hit, float(spec.min_exposure_s), method, nested,
+        TABLE, lists, marks, scores, floats, whole,
     )  # fmt: skip
-    flat = (reason == OK) & (~(k - Z95 * se_k > 0) | (k - curve.t95 * curve.se_k_robust <= 0))
+    return floats, whole
+
+
+def _curve(floats: Floats, whole: Ints) -> Curve:
+    """The figures as a Curve; a k that Fisher's or the robust errors do not tell from 0 is flat."""
+    figures: list[Any] = [np.ascontiguousarray(a[:, :, i]) for a in (floats, whole) for i in range(a.shape[2])]
+    curve = Curve(*figures)
+    k, se_k, reason = curve.k, curve.se_k, curve.reason
+    with np.errstate(invalid="ignore"):  # what is not identified is nan
+        flat = (reason == OK) & (~(k - Z95 * se_k > 0) | (k - curve.t95 * curve.se_k_robust <= 0))
     return replace(curve, reason=np.where(flat, FLAT, reason))
 
 
-def _fit(window: Window, x: Floats, spec: FitSpec, nested: bool) -> tuple[Any, ...]:
-    """The figures of some windows in the order of `_curve`, each of shape (3, n_windows)."""
-    of_rings = spec.fit_method == NESTED_MLE
-    c = cells(window, x, spec.min_exposure_s, nested, of_rings)
-    points_used, with_hits = c.points_used, (c.N > 0).sum(axis=0)
-    known = (points_used >= 2) & (with_hits >= 2)
-    disjoint = _disjoint(c, nested, known)
-    fit, model = _asked_for(c, spec.fit_method, nested, known, disjoint)
-    missing = np.isnan(fit.k)
-    goodness = (np.where(missing | np.isnan(disjoint.k), np.nan, a) for a in figures(c.R, disjoint.expected))
-    reasons = (points_used < 2, with_hits == 0, with_hits == 1, missing)
-    reason = np.select(reasons, (FEW_POINTS, NO_HITS, ONE_DISTANCE, NO_MAXIMUM), OK)
-    excess = _ring_excess(c) if nested else np.full(known.size, np.nan)
-    A = fit.near * np.exp(fit.k * c.on.nearest)
-    rows = (A, fit.k, fit.se_log_A, fit.se_k, *goodness, excess, points_used, c.nearest_hits, reason)
-    shape = (3, window.first.size)
-    *errors, blocks = clustered(model, c, window, window.ring if of_rings else window.hit)
-    return *(a.reshape(shape) for a in rows), *errors, np.where(missing.reshape(shape), 0, blocks)
-
-
-def _disjoint(c: Cells, nested: bool, known: Bools) -> Fit:
-    """The likeliest curve of the disjoint counts."""
-    if not nested:
-        return fit_points(c.T, c.N, c.on, known)
-    more, end = c.rings
-    return fit_rings(c.T, more, c.R, c.on, end, known & ((c.R > 0).sum(axis=0) >= 2))
-
-
-def _asked_for(c: Cells, method: str, nested: bool, known: Bools, disjoint: Fit) -> tuple[Fit, Model]:
-    """The curve of the estimator that was asked for, and what it makes of blocks of time."""
-    if method == LOG_LINEAR:
-        fit = fit_logs(c.T, c.N, c.x, c.on, known)
-        return fit, log_model(c, fit)
-    if nested and method == NESTED_MLE:
-        return disjoint, ring_model(c, disjoint)
-    fit = fit_points(c.T_everywhere, c.N, c.on, known) if nested else disjoint
-    return fit, point_model(c, fit)
-
-
-def _ring_excess(c: Cells) -> Floats:
-    """What the rings' rates add up to over the rate at the nearest distance, less 1."""
-    added = total(c.R / np.where(c.used, c.T, 1.0))
-    first, row = c.used.argmax(axis=0), np.arange(c.nearest_hits.size)
-    return np.where(c.nearest_hits > 0, added / (c.nearest_hits / c.T[first, row]) - 1, np.nan)
+__all__ = ["NO_HITS", "OK", "REASONS", "Z95", "Curve", "curves"]

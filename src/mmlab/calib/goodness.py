@@ -1,86 +1,78 @@
-"""How well a curve fits: deviance, Pearson's dispersion, log-likelihood and p-value of disjoint counts."""
+"""Kernels: how well a curve fits: deviance, Pearson's sum, log-likelihood and p-value of disjoint counts."""
 
 from __future__ import annotations
 
 import math
 
 import numpy as np
-import numpy.typing as npt
 
-from mmlab.calib.shapes import Floats, distinct, total
+from mmlab.calib.fit_layout import EXPECTED, LOG_FACTORIALS, LOGS, R
+from mmlab.core.kernels import inner
+from mmlab.core.native import Floats2
 
-LISTED = 256  # ln n! from a table below, by Stirling's series from there on
-LOG_FACTORIALS = np.array([math.lgamma(n + 1.0) for n in range(LISTED)])
+HALF_LOG_2PI = 0.9189385332046727
 
 
-def figures(R: Floats, expected: Floats) -> tuple[Floats, Floats, Floats]:
-    """Deviance, Pearson's sum and log-likelihood of counts R ~ Poisson(expected), (n_deltas, n_rows) -> (n_rows,).
+@inner
+def figures(lists: Floats2, n: int, table: Floats2) -> tuple[float, float, float]:
+    """Deviance, Pearson's sum and log-likelihood of counts R ~ Poisson(EXPECTED) at the first n used distances.
 
     Cells where nothing is expected say nothing if nothing came there; if something did all three are nan.
     """
-    possible = expected > 0
-    mu = np.where(possible, expected, 1.0)
-    log_mu, log_R, beyond = np.log(mu), np.log(np.maximum(R, 1.0)), R - expected
-    deviance = total(R * (log_R - log_mu) - beyond) * 2
-    likelihood = total(R * log_mu - expected - log_factorial(R))
-    bad = ((R > 0) & ~possible).any(axis=0)
-    found = (deviance, total(beyond * beyond / mu), likelihood)
-    a, b, c = (np.where(bad, np.nan, figure) for figure in found)
-    return a, b, c
+    deviance, pearson, likelihood = 0.0, 0.0, 0.0
+    for j in range(n):
+        count, mu = lists[R, j], lists[EXPECTED, j]
+        if not count > 0:
+            deviance, pearson, likelihood = deviance + mu, pearson + mu, likelihood - mu
+            continue
+        if not mu > 0:
+            return np.nan, np.nan, np.nan
+        beyond = count - mu
+        log_count, log_factorial = logs(count, table)
+        # of millions of hits, count times the two logarithms would leave few digits of what tells count from mu
+        log_ratio = math.log1p(beyond / mu) if abs(beyond) < mu else log_count - math.log(mu)
+        deviance += count * log_ratio - beyond
+        pearson += beyond * beyond / mu
+        likelihood += count * (log_count - log_ratio) - mu - log_factorial
+    return 2.0 * deviance, pearson, likelihood
 
 
-def log_factorial(n: Floats) -> Floats:
-    """ln n! of whole numbers."""
-    out = LOG_FACTORIALS[np.minimum(n, LISTED - 1).astype(np.int64)]
-    many = n >= LISTED
-    m = n[many]
-    series = (1 / 12 - (1 / 360 - 1 / 1260 / (m * m)) / (m * m)) / m
-    out[many] = (m + 0.5) * np.log(m) - m + 0.5 * math.log(2 * math.pi) + series
-    return out
+@inner
+def logs(n: float, table: Floats2) -> tuple[float, float]:
+    """ln n and ln n! of a whole number above 0: from the table, beyond it by Stirling's series."""
+    if n < table.shape[1]:
+        return table[LOGS, int(n)], table[LOG_FACTORIALS, int(n)]
+    log_n = math.log(n)
+    series = (1 / 12 - (1 / 360 - 1 / 1260 / (n * n)) / (n * n)) / n
+    return log_n, (n + 0.5) * log_n - n + HALF_LOG_2PI + series
 
 
-def chi2_tail(dof: npt.ArrayLike, x: npt.ArrayLike) -> Floats:
+@inner
+def chi2_tail(dof: int, x: float) -> float:
     """P(chi-square with `dof` > x), relative to some 1e-12: the upper incomplete gamma function Q(dof / 2, x / 2).
 
-    dof whole, above 0, and x of any shapes that go together; nan gives nan. Series below dof / 2 + 1, continued
-    fraction above (Abramowitz and Stegun 1964, 6.5.29 and 6.5.31); here and not from scipy.special, whose import takes
-    longer than all fits of a day.
+    dof above 0; nan gives nan, and an x that rounding left below 0 gives 1. Series below dof / 2 + 1, continued
+    fraction above (Abramowitz and Stegun 1964, 6.5.29 and 6.5.31).
     """
-    a, z = np.broadcast_arrays(np.asarray(dof, np.float64) / 2, np.maximum(np.asarray(x, np.float64), 0.0) / 2)
-    out = np.where(np.isnan(z), np.nan, 1.0)
-    for method, here in ((_series, (z > 0) & (z < a + 1)), (_fraction, z >= a + 1)):
-        out[here] = method(a[here], z[here])
-    return out
-
-
-def _series(a: Floats, z: Floats) -> Floats:
-    """1 - P(a, z), shape (n,); terms that are added beyond a row's own last one are lost in rounding."""
-    term, n = 1 / a, a.copy()
-    added = term.copy()
-    while np.any(term > 1e-17 * added):
-        n += 1
-        term *= z / n
-        added += term
-    return np.asarray(np.maximum(1 - _front(a, z) * added, 0.0), np.float64)
-
-
-def _fraction(a: Floats, z: Floats) -> Floats:
-    """Q(a, z), shape (n,), by Lentz's forward evaluation."""
-    b = z + 1 - a
-    c, d = np.full(z.shape, 1e300), 1 / b
-    h, going, i = d.copy(), np.ones(z.shape, np.bool_), 0.0
-    while going.any() and i < 10_000:
-        i += 1
-        b += 2
-        d = 1 / (b - i * (i - a) * d)
+    a, z = dof / 2.0, x / 2.0
+    if math.isnan(z) or z <= 0.0:
+        return 1.0 if z <= 0.0 else np.nan
+    front = math.exp(a * math.log(z) - z - math.lgamma(a))
+    if z < a + 1.0:
+        term, added, n = 1.0 / a, 1.0 / a, a
+        while term > 1e-17 * added:
+            n += 1.0
+            term *= z / n
+            added += term
+        return max(1.0 - front * added, 0.0)
+    b = z + 1.0 - a
+    c, d, i = 1e300, 1.0 / b, 0.0
+    h, step = d, 0.0
+    while abs(step - 1.0) > 1e-15 and i < 10_000.0:
+        i += 1.0
+        b += 2.0
+        d = 1.0 / (b - i * (i - a) * d)
         c = b - i * (i - a) / c
-        h = np.where(going, h * c * d, h)
-        going &= np.abs(c * d - 1) > 1e-15
-    return _front(a, z) * h
-
-
-def _front(a: Floats, z: Floats) -> Floats:
-    """z^a exp(-z) / Gamma(a)."""
-    each, place = distinct(a)
-    log_gamma = np.array([math.lgamma(value) for value in each.tolist()])[place]
-    return np.asarray(np.exp(a * np.log(z) - z - log_gamma), np.float64)
+        step = c * d
+        h *= step
+    return front * h

@@ -1,4 +1,4 @@
-"""Standard errors that bursts do not narrow: the sandwich, clustered over blocks of time.
+"""Kernels: standard errors that bursts do not narrow: the sandwich, clustered over blocks of time.
 
 A market's hits come in bursts, and hits at nested distances share prints; both make the counts vary
 more than Poisson counts do, and the Fisher errors too small. Cut the span into blocks that are long
@@ -6,141 +6,169 @@ against a burst: with J the information and u_b the score of block b at the esti
 (ln A, k) is J^-1 (sum u_b u_b^T) J^-1 * B / (B - 1) (White 1982; Liang and Zeger 1986).
 
 With the slopes d ln rate / dk taken about their mean, J is diagonal, and J^-1 u_b is how far block b pulls either
-estimate. Expected hits are summed by parts, sum t_i w_i = sum (t_i - t_i-1) sum_j>=i w_j, so that nested distances
-that were at risk alike cost nothing.
+estimate. Distances at the far end that nothing reached and that were at risk alike count as one, with all their rates.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import math
 
 import numpy as np
 
-from mmlab.calib.cells import Cells, by_distance, increase
-from mmlab.calib.likelihood import Fit
-from mmlab.calib.points import Window
-from mmlab.calib.shapes import Bools, Floats, Ints, decay, distinct, ring_factors, rows_at, total
-from mmlab.core.spans import NS_PER_S
+from mmlab.calib.cells import NS_PER_S
+from mmlab.calib.fit_layout import (
+    BOTH,
+    ENDS,
+    HITS,
+    INFORMATION,
+    LEAST_BLOCKS,
+    MEAN,
+    PARTS,
+    PLACES,
+    PULLS,
+    RATES,
+    SCORE,
+    SCORE_K,
+    SHAPE,
+    SLOPE,
+    SPREAD,
+    TIME,
+    TURNS,
+    N,
+    T,
+)  # fmt: skip
+from mmlab.calib.likelihood import Fit, step_factors
+from mmlab.core.kernels import inner
+from mmlab.core.native import Floats, Floats2, Floats3, Ints, Ints2, Ints3
 
-LEAST_BLOCKS = 8  # with hits; fewer give no error worth stating
+
+@inner
+def clear(lists: Floats2, side: int, m: int) -> None:
+    """A curve that makes nothing of a block, at the first m distances."""
+    for row in (RATES, TURNS, PULLS, PARTS):
+        for i in range(m):
+            lists[row + side, i] = 0.0
 
 
-@dataclass(frozen=True)
-class Model:
-    """What a curve makes of a block: rates and slopes at the first m distances, (m, n_rows), 0 where not used.
+@inner
+def model_rings(lists: Floats2, marks: Ints2, side: int, at: int, head: int, n: int, fit: Fit) -> float:
+    """What fitted rings make of a block; returns the information of k with the rings beyond the last of them cut apart.
 
-    slope: d ln rate / dk less its mean; outwards, outwards_slope: sums of rates (1/s), and of rates times slopes, from
-    a distance to the last. information, mean, spread: of (ln A, k), (n_rows,), the mean being that of the slopes.
+    Those add, by parts, sum T s u pull(u) to sum T s g^2; over a run of even steps u the s add up by themselves.
     """
-
-    slope: Floats
-    outwards: Floats
-    outwards_slope: Floats
-    information: Floats
-    mean: Floats
-    spread: Floats
-
-
-def ring_model(c: Cells, fit: Fit) -> Model:
-    """Rings: their rates add up to the curve itself, and so do their slopes.
-
-    With sums by parts, sum T s g^2 = sum (T_i - T_i-1) S'' - sum T s dg/dk.
-    """
-    on, m, (more, _) = c.on, c.T.shape[0], c.rings
-    near = decay(fit.k, on.far)
-    _, pull = ring_factors(fit.k, on)
-    mass = fit.near * more * near[:m]
-    information = total(mass)
-    mass *= on.far[:m]
-    mean = -total(mass) / information
-    bend = rows_at(on.steps[:, None] * pull, on.place)
-    bend *= near
-    bend[:m] *= c.T
-    bend[m:] *= c.T[-1]
-    spread = total(mass * on.far[:m]) + fit.near * total(bend) - mean**2 * information
-    mean = mean - on.nearest
-    slope = np.where(c.used, rows_at(pull, on.place[:m]) - c.x[:m, None] - mean, 0.0)
-    outwards = np.where(c.used, fit.near * near[:m], 0.0)
-    return Model(slope, outwards, -outwards * (c.x[:m, None] + mean), information, mean, spread)
+    near, k, _, mean, spread, m = fit
+    _place(lists, marks, side, at, head, m, near, mean)
+    added, j = 0.0, m - 1
+    there = float(lists[SHAPE, j])
+    while j < n - 1:
+        end, u = marks[ENDS + at, j], lists[at, j + 1] - lists[at, j]
+        gone, keep = step_factors(u, k)
+        lost, left = step_factors(lists[at, end] - lists[at, j], k)
+        added += float(lists[T, m - 1]) * there * lost * u * u * keep / (gone * gone)
+        there, j = there * left, end
+    return spread + near * added
 
 
-def point_model(c: Cells, fit: Fit) -> Model:
-    """Distances each by itself."""
-    T = c.T_everywhere
-    rate = np.where(T > 0, fit.near * decay(fit.k, c.on.far), 0.0)
-    return _summed(c, rate, *_moments(T * rate, -c.x[:, None]))
+@inner
+def model_points(lists: Floats2, marks: Ints2, side: int, at: int, head: int, n: int, fit: Fit) -> None:
+    """What a curve fitted to each distance by itself makes of a block: the head's last one counts for all beyond."""
+    near, _, _, mean, _, _ = fit
+    _place(lists, marks, side, at, head, head, near, mean)
+    rates, turns = 0.0, 0.0
+    for j in range(head - 1, n):
+        rate = near * lists[SHAPE, j] / NS_PER_S
+        rates, turns = rates + rate, turns + rate * (lists[SLOPE, j] - mean)
+    last = marks[PLACES + at, head - 1]
+    lists[RATES + side, last], lists[TURNS + side, last] = rates, turns
 
 
-def log_model(c: Cells, fit: Fit) -> Model:
+@inner
+def model_logs(lists: Floats2, marks: Ints2, side: int, at: int, head: int, fit: Fit) -> None:
     """Least squares of logarithms: its score is that of the empirical rates, weighted by hits."""
-    N = np.where(np.isnan(fit.k), np.nan, c.N)
-    return _summed(c, c.N / np.where(c.used, c.T, 1.0), *_moments(N, -c.x[: c.N.shape[0], None]))
+    for j in range(head):
+        lists[SHAPE, j], lists[SLOPE, j] = lists[N, j] / lists[T, j], lists[at, 0] - lists[at, j]
+    _place(lists, marks, side, at, head, head, 1.0, fit[3])
 
 
-def _moments(weight: Floats, slope: Floats) -> tuple[Floats, Floats, Floats, Floats]:
-    """Slopes about their mean, (n, n_rows), and the information that such weights give: of ln A, mean slope, of k."""
-    information = total(weight)
-    mean = total(weight * slope) / information
-    slope = slope - mean
-    return slope, information, mean, total(weight * slope**2)
+@inner
+def _place(lists: Floats2, marks: Ints2, side: int, at: int, head: int, m: int, near: float, mean: float) -> None:
+    """Rates and slopes of the first m used distances, at their places among all; nothing is expected at the others."""
+    for j in range(head):
+        lists[PARTS + side, marks[PLACES + at, j]] = 1.0
+    for j in range(m):
+        i = marks[PLACES + at, j]
+        rate, slope = near * lists[SHAPE, j] / NS_PER_S, lists[SLOPE, j] - mean
+        lists[RATES + side, i], lists[TURNS + side, i], lists[PULLS + side, i] = rate, rate * slope, slope
 
 
-def _summed(c: Cells, rate: Floats, slope: Floats, *moments: Floats) -> Model:
-    """With the sums outwards, added up one by one from the farthest distance."""
-    m = c.T.shape[0]
-    outwards = np.stack([rate, rate * slope], axis=1)
-    for i in range(rate.shape[0] - 2, -1, -1):
-        outwards[i] += outwards[i + 1]
-    parts = (np.ascontiguousarray(outwards[:m, i]) for i in range(2))
-    return Model(np.where(c.used, slope[:m], 0.0), *parts, *moments)
+@inner
+def score_blocks(
+    exposure: Ints3, counts: Ints3, edges: Ints, m: int, every: bool, lists: Floats2, scores: Floats3
+) -> None:
+    """The scores of a window's blocks, of each side, from the first m distances; every: all of them are used.
 
-
-def clustered(model: Model, c: Cells, window: Window, prefix: Ints) -> tuple[Floats, Floats, Ints]:
-    """Errors of ln A and of k, nan without a fit, and blocks with time at risk, each of shape (3 sides, n_windows).
-
-    prefix: the window's prefix sums of the counts that were fitted. Where all hits lie in a few blocks, these say
-    nothing of how blocks differ: the errors are left nan.
+    exposure and counts: prefix sums of shape (n_buckets + 1, 2, n_deltas). edges: (n_blocks + 1,), in buckets.
+    scores: (3, n_blocks or more, 4).
     """
-    used = c.used.reshape(c.used.shape[0], 3, window.first.size)
-    slope, outwards, outwards_slope = (
-        a.reshape(used.shape) for a in (model.slope, model.outwards / NS_PER_S, model.outwards_slope / NS_PER_S)
-    )
-    score, score_k, hits, at_risk = (np.empty((window.edges.shape[1] - 1, *used.shape[1:])) for _ in range(4))
-    for b, (more, hit, hits[b], at_risk[b]) in enumerate(_blocks(window, prefix, used)):
-        score[b] = hits[b] - _product(more, outwards)
-        score_k[b] = _product(hit, slope) - _product(more, outwards_slope)
-    information, mean, spread = (a.reshape(used.shape[1:]) for a in (model.information, model.mean, model.spread))
-    on_k = score_k / spread
-    on_log_A = score / information - mean * on_k
-    blocks = (at_risk > 0).sum(axis=0)
-    enough = ((hits > 0).sum(axis=0) >= LEAST_BLOCKS) & (blocks > 1)
-    more_so = np.where(enough, blocks / (blocks - 1), np.nan)
-    se_log_A, se_k = (np.sqrt((pull * pull).sum(axis=0) * more_so) for pull in (on_log_A, on_k))
-    return se_log_A, se_k, blocks
+    for b in range(edges.size - 1):
+        a, z = edges[b], edges[b + 1]
+        for what in range(4):
+            scores[BOTH, b, what] = 0.0
+        for q in range(2):
+            own, own_k, both, both_k, hits, time = 0.0, 0.0, 0.0, 0.0, 0, 0
+            for i in range(m):
+                ns, count = exposure[z, q, i] - exposure[a, q, i], counts[z, q, i] - counts[a, q, i]
+                hits, time = hits + count, time + ns
+                t, c = float(ns), float(count)
+                own, own_k = own + t * lists[RATES + q, i], own_k + (c * lists[PULLS + q, i] - t * lists[TURNS + q, i])
+                both = both + t * lists[RATES + BOTH, i]
+                both_k += c * lists[PULLS + BOTH, i] - t * lists[TURNS + BOTH, i]
+            scores[q, b, SCORE], scores[q, b, SCORE_K], scores[q, b, HITS], scores[q, b, TIME] = -own, own_k, hits, time
+            scores[BOTH, b, SCORE] -= both
+            scores[BOTH, b, SCORE_K] += both_k
+            scores[BOTH, b, HITS] += hits
+            scores[BOTH, b, TIME] += time
+        if not every:
+            _count_used(exposure, counts, a, z, m, lists, scores, b)
+        for side in range(3):
+            scores[side, b, SCORE] += scores[side, b, HITS]
 
 
-def _blocks(window: Window, prefix: Ints, used: Bools) -> Iterator[tuple[Floats, Floats, Floats, Floats]]:
-    """The first block of all windows, the second, and so on: `increase` of ns at risk and hits by distance.
+@inner
+def _count_used(
+    exposure: Ints3, counts: Ints3, a: int, z: int, m: int, lists: Floats2, scores: Floats3, b: int
+) -> None:
+    """Hits and time at risk of block b once more, where not all distances are used."""
+    for side in range(3):
+        hits, time = 0.0, 0.0
+        for q in range(0 if side == BOTH else side, 2 if side == BOTH else side + 1):
+            for i in range(m):
+                hits += (counts[z, q, i] - counts[a, q, i]) * lists[PARTS + side, i]
+                time += (exposure[z, q, i] - exposure[a, q, i]) * lists[PARTS + side, i]
+        scores[side, b, HITS], scores[side, b, TIME] = hits, time
 
-    Both of shape (m, 3, n_windows). Then hits and ns at risk over all used distances, (3, n_windows). Windows
-    overlap, so that they share most blocks: these are summed once.
+
+@inner
+def keep_moments(moments: Floats, information: float, mean: float, spread: float) -> None:
+    """A curve's information of ln A, mean slope in the units of x itself, and information of k, for `sandwich`."""
+    moments[INFORMATION], moments[MEAN], moments[SPREAD] = information, mean, spread
+
+
+@inner
+def sandwich(scores: Floats2, n_blocks: int) -> tuple[float, float, int]:
+    """Errors of ln A and of k, and blocks with time at risk; scores: of one side, and after them its moments.
+
+    Where all hits lie in a few blocks, these say nothing of how blocks differ: the errors are nan.
     """
-    edges, m, every = window.edges, used.shape[0], used.all()
-    base = int(edges.max(initial=0)) + 1
-    each, at = distinct(edges[:, :-1] * base + edges[:, 1:])
-    first, last = np.divmod(each, base)
-    prefixes = (a[:, :, :m] for a in (window.exposure, prefix))
-    risk, hit = (by_distance(a[last] - a[first]) for a in prefixes)
-    whole = (np.diff(risk, axis=0, prepend=0.0), hit, hit.sum(axis=0), risk.sum(axis=0))
-    for block in at.T:
-        if every:
-            yield tuple(a.take(block, axis=-1) for a in whole)
-        else:
-            own, hits = (np.where(used, a.take(block, axis=2), 0.0) for a in (risk, hit))
-            yield increase(own, used), hits, hits.sum(axis=0), own.sum(axis=0)
-
-
-def _product(cells: Floats, weights: Floats) -> Floats:
-    """Sums over distances of cells times weights, in their order: (m, 3, n), (m, 3, n) -> (3, n)."""
-    return np.asarray(np.einsum("dsw,dsw->sw", cells, weights), np.float64)
+    n, hit, square, square_k = 0, 0, 0.0, 0.0
+    information, mean, spread = scores[n_blocks, INFORMATION], scores[n_blocks, MEAN], scores[n_blocks, SPREAD]
+    for b in range(n_blocks):
+        n += scores[b, TIME] > 0
+        hit += scores[b, HITS] > 0
+        on_k = scores[b, SCORE_K] / spread
+        on_log_A = scores[b, SCORE] / information - mean * on_k
+        square, square_k = square + on_log_A * on_log_A, square_k + on_k * on_k
+    if hit < LEAST_BLOCKS or n < 2:
+        return np.nan, np.nan, n
+    more_so = n / (n - 1)
+    return math.sqrt(square * more_so), math.sqrt(square_k * more_so), n

@@ -17,7 +17,6 @@ from numba import njit
 from numba.extending import intrinsic, overload
 
 from mmlab.core.native import stamp
-from mmlab.core.object_code import entry as entry  # noqa: PLC0414
 
 F = TypeVar("F", bound=Callable[..., Any])
 Array = TypeVar("Array", bound=np.ndarray)

@@ -63,10 +63,11 @@ def stamp(folder: Path) -> str:
 
 @dataclass(frozen=True)
 class Native:
-    """An entry of a module of kernels; called with what its annotations name, it returns an int and lets go of the GIL.
+    """The entry `name` of a module of kernels, loaded, or compiled, at its first call; it returns an int.
 
-    Arrays are C-contiguous, of the annotated dtype and dimensions; the caller sees to it that none is read-only that
-    the kernel writes to. Raises TypeError for another array.
+    It is called without the GIL, with what its annotations name. Arrays are C-contiguous, of the annotated dtype and
+    dimensions, which is checked; the caller sees to it that none is read-only that the kernel writes to. Raises
+    TypeError for another array.
     """
 
     module: str
@@ -130,33 +131,48 @@ class Code:
 
 
 @cache
-def _code(module: str) -> Code:
-    """As code_of, which sees to it that two threads do not compile the same code."""
-    folders = _folders(module)
-    file = f"{module}.{_version(module)}.kernels"
-    for folder in folders:
+def code_of(module: str) -> Code:
+    """A module's kernels, compiled if they are not kept; where they cannot be kept, each process compiles them."""
+    with LOCK:  # so that two threads do not compile the same
+        return _kept(module) or _compiled(module)
+
+
+def is_kept(module: str) -> bool:
+    """Whether a module's kernels need not be compiled."""
+    return _kept(module) is not None
+
+
+@cache
+def _paths(module: str) -> list[Path]:
+    """Where a module's code is looked for, and kept in the first place that can be written to."""
+    return [folder / f"{module}.{_version(module)}.kernels" for folder in _folders(module)]
+
+
+def _kept(module: str) -> Code | None:
+    """A module's code from disk, if it is there and whole."""
+    for path in _paths(module):
         try:
-            return Code.read((folder / file).read_bytes())
+            return Code.read(path.read_bytes())
         except (OSError, ValueError):
             continue
-    made = Code(*importlib.import_module("mmlab.core.object_code").object_code(importlib.import_module(module)))
-    for folder in folders:
+    return None
+
+
+def _compiled(module: str) -> Code:
+    """A module's code, made now and kept."""
+    compiler = importlib.import_module("mmlab.core.object_code")  # with numba
+    made = Code(*compiler.object_code(importlib.import_module(module)))
+    for path in _paths(module):
         try:
-            _keep(made.write(), folder / file)
+            _keep(made.write(), path)
         except OSError:
             continue
         break
     return made
 
 
-def code_of(module: str) -> Code:
-    """A module's kernels, compiled if they are not kept; where they cannot be kept, each process compiles them."""
-    with LOCK:
-        return _code(module)
-
-
 def native(module: str, name: str) -> Native:
-    """The entry `name` of a module of kernels; loaded, or compiled, at its first call."""
+    """The entry `name` of a module of kernels."""
     return Native(module, name)
 
 

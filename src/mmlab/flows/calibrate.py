@@ -13,6 +13,7 @@ from mmlab.calib.run import Chunk, Ladder, chosen, ladder_of
 from mmlab.calib.spec import AutoDeltas, FitSpec, ProbeSpec
 from mmlab.core import schemas
 from mmlab.core.spans import NS_PER_DAY, day_start_ns
+from mmlab.flows.kernels import prepare
 from mmlab.flows.run import Job, Progress, Run, begin, no_progress
 from mmlab.flows.tape import TapeReader, read_days
 
@@ -59,6 +60,7 @@ def calibrate_fixed(job: Job, spec: CalibrateSpec, progress: Progress = no_progr
 
 def _probed(job: Job, spec: CalibrateSpec, method: str, progress: Progress) -> LadderResult:
     with begin(job, "calibration", method, progress) as run:
+        prepare(run)
         reader = read_days(run)
         with run.step("read, probes, join, points, fits"):
             spec = resolved(run, spec, reader, day_start_ns(run.refs[0].day) + NS_PER_DAY)

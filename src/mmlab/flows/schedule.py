@@ -22,6 +22,7 @@ from mmlab.core import schemas
 from mmlab.core.errors import DataError, UsageError
 from mmlab.core.spans import day_start_ns
 from mmlab.flows.calibrate import CalibrateSpec, resolved, warn_of_excess
+from mmlab.flows.kernels import prepare
 from mmlab.flows.run import Job, Progress, Run, begin, no_progress
 from mmlab.flows.tape import TapeReader, read_warm
 from mmlab.store.runs import RunFolder
@@ -73,6 +74,7 @@ def calibrate_schedule(
 def make_schedule(run: Run, spec: CalibrateSpec, rolling: ScheduleSpec, resume: bool = False) -> Steps:
     """Compute a schedule and write its tables and poisson_schedule.json into the run's folder."""
     check_specs(spec.probes, spec.fit)
+    prepare(run)
     reader = read_warm(run, rolling.train_ns, rolling.warm_days)
     begins = day_start_ns(run.refs[0].day)
     start, end = reader.span_ns()
