@@ -13,7 +13,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from importlib.util import find_spec
@@ -52,6 +52,7 @@ KINDS: dict[str, tuple[type[np.generic], int]] = {  # their dtypes and dimension
 }
 NUMBERS: dict[str, type[Any]] = {"int": ctypes.c_int64, "float": ctypes.c_double, "bool": ctypes.c_bool}
 LOCK = RLock()
+INTERPRETED = os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")  # numba's own switch, for looking into kernels
 
 
 @cache
@@ -75,6 +76,8 @@ class Native:
 
     def __call__(self, *arguments: Any) -> int:
         """Run it."""
+        if INTERPRETED:
+            return int(self._source(*arguments))
         function, kinds = self._loaded
         if len(arguments) != len(kinds):
             raise TypeError(f"{self.name} takes {len(kinds)} arguments, not {len(arguments)}")
@@ -93,6 +96,12 @@ class Native:
         kinds = code.entries[self.name]
         types: list[Any] = [ctypes.c_void_p, ctypes.c_void_p, *(each for kind in kinds for each in _types(kind))]
         return ctypes.CFUNCTYPE(ctypes.c_int32, *types)(code.address(self.name)), kinds
+
+    @cached_property
+    def _source(self) -> Callable[..., int]:
+        """The plain function."""
+        source: Callable[..., int] = getattr(importlib.import_module(self.module), self.name).function
+        return source
 
 
 @dataclass(frozen=True)

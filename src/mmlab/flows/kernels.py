@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mmlab.core.native import code_of, is_kept
+from mmlab.core.native import INTERPRETED, code_of, is_kept
 from mmlab.flows.run import Run
 
 KERNELS = ("mmlab.calib.pass_kernels", "mmlab.calib.fit_kernels")
@@ -11,7 +11,7 @@ SAID = "kernels, compiled once on this machine"
 
 def prepare(run: Run) -> None:
     """Compile what this machine has not kept."""
-    missing = [module for module in KERNELS if not is_kept(module)]
+    missing = [module for module in KERNELS if not (INTERPRETED or is_kept(module))]
     if not missing:
         return
     with run.step("compile"):

@@ -95,8 +95,8 @@ class TapeReader:
         return [(start, start + NS_PER_DAY, condition) for start, condition in starts]
 
     def _late(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """From `from_ns` on, every column one array."""
-        return (frame if self.from_ns == 0 else frame.filter(pl.col("recv_ns") >= self.from_ns)).rechunk()
+        """From `from_ns` on."""
+        return frame if self.from_ns == 0 else frame.filter(pl.col("recv_ns") >= self.from_ns)
 
 
 def _chunk(frames: Iterator[tuple[DayRef, pl.DataFrame]]) -> Chunk:
