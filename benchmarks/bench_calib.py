@@ -108,7 +108,7 @@ def windows(root: Path) -> None:
             few, many = time_pairs(
                 lambda spec=spec, tape_of=tape_of: rolling(tape_of(), spec, NESTED, FEW),
                 lambda spec=spec, tape_of=tape_of: rolling(tape_of(), spec, NESTED, MANY),
-                repeats=15,
+                repeats=31,
             )
             check(many.result.fits, "first_hit")
             counts = [t.result.windows.height for t in (few, many)]

@@ -229,7 +229,7 @@ def metrics(
             "volatility": np.sqrt(_ratio(move2 / 4, move_us / 1e6)),
             "spread": _ratio(spread, spread_us),
             "coverage": window.covered_ns / spec.train_ns,
-            "condition": [_worst(t - spec.train_ns, t, days) for t in starts.tolist()],
+            "condition": np.array(CONDITIONS)[_worst(starts - spec.train_ns, starts, days)],
         },
         schema_overrides={"condition": pl.String},
     )
@@ -251,7 +251,10 @@ def _ratio(a: np.typing.NDArray[np.generic], b: np.typing.NDArray[np.generic]) -
     return np.where(bottom > 0, top / np.where(bottom > 0, bottom, 1.0), np.nan)
 
 
-def _worst(from_ns: int, to_ns: int, days: Days) -> str:
-    """The worst condition of the days that a span touches."""
-    touched = [condition for start, end, condition in days if start < to_ns and end > from_ns]
-    return max(touched, key=CONDITIONS.index, default=CONDITIONS[0])
+def _worst(from_ns: Ints, to_ns: Ints, days: Days) -> Ints:
+    """Number of the worst condition of the days that each span touches, shape (n_spans,)."""
+    worst = np.zeros(from_ns.size, np.int64)
+    for start, end, condition in days:
+        touched = (start < to_ns) & (end > from_ns)
+        np.maximum(worst, touched * CONDITIONS.index(condition), out=worst)
+    return worst
