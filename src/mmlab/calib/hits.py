@@ -101,7 +101,7 @@ class Counter:
         Raises DataError if rows are not in time order, TableError for a price or quantity off its grid.
         """
         until_ns = self.origin_ns + self.n_buckets * self.bucket_ns
-        if laid.start_ns.size and not self.origin_ns <= laid.start_ns[0] <= laid.end_ns[-1] <= until_ns:
+        if laid.start_ns.size and (laid.start_ns.min() < self.origin_ns or laid.end_ns.max() > until_ns):
             raise ValueError("intervals lie outside the buckets")
         off, hits, lots, rings, covered, flow = self.held
         spec, steps = self.spec, (self.instrument.ticks, self.instrument.lots)
