@@ -44,11 +44,16 @@ def job(tmp_path: Path) -> Job:
 
 
 def test_compiling_is_said_and_timed_and_happens_once(job, tmp_path, monkeypatch):
-    """By a small module of kernels in the place of calibration's own."""
-    (tmp_path / "tiny_kernels.py").write_text(TINY)
+    """By two small modules of kernels in the place of calibration's own."""
+    for module in kernels.KERNELS:  # from where they are kept, for the calibrations below
+        native.code_of(module)
+    names = ("tiny_kernels", "other_kernels")
+    for name in names:
+        (tmp_path / f"{name}.py").write_text(TINY)
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setattr(kernels, "KERNELS", ("tiny_kernels",))
+    monkeypatch.setattr(kernels, "KERNELS", names)
     said: list[tuple[str, int, int]] = []
     spec = CalibrateSpec(ProbeSpec((1, 2, 3)), FitSpec())
     timings = []
@@ -57,7 +62,9 @@ def test_compiling_is_said_and_timed_and_happens_once(job, tmp_path, monkeypatch
         made = calibrate_ladder(job, spec, lambda *done: said.append(done))
         timings.append(read_json(made.path / "manifest.json")["timings_s"])
     of_compiling = [done for done in said if done[0] == kernels.SAID]
-    assert of_compiling == [(kernels.SAID, 0, 1), (kernels.SAID, 1, 1)]
+    assert of_compiling == [(kernels.SAID, 0, 2), (kernels.SAID, 2, 2)]
     assert said[:2] == of_compiling
     assert ["compile" in timing for timing in timings] == [True, False]
-    assert native.native("tiny_kernels", "negative")(7) == -7
+    kept = sorted(path.name.split(".")[0] for path in (tmp_path / "cache").glob("*.kernels"))
+    assert kept == sorted(names)
+    assert [native.native(name, "negative")(7) for name in names] == [-7, -7]
