@@ -9,7 +9,7 @@ import pytest
 
 from mmlab.core.errors import LakeError, TableError, UsageError
 from mmlab.core.schemas import METRICS, POINTS
-from mmlab.store.runs import RunFolder, default_run_id, find_run, open_log, read_json, read_table
+from mmlab.store.runs import RunFolder, default_run_id, find_run, free_run_id, open_log, read_json, read_table
 
 
 def made(root, run_id="r1", kind="backtest"):
@@ -123,6 +123,21 @@ def test_a_run_logs_to_its_own_file_at_its_own_level(tmp_path):
 def test_a_run_is_named_by_the_utc_time():
     """Sorts by time, and is a folder name everywhere."""
     assert default_run_id(datetime(2025, 1, 2, 3, 4, 5, tzinfo=UTC)) == "20250102T030405Z"
+
+
+@pytest.mark.parametrize("resumable", [False, True])
+def test_runs_of_one_second_are_numbered(tmp_path, resumable):
+    """Commands are done in less: the second of them has a name of its own, and one that was begun keeps its name."""
+    place, now = (tmp_path, "calibration", "schedule", "BTCUSDT", "20250101"), datetime(2025, 1, 2, 3, 4, 5, tzinfo=UTC)
+    found = []
+    for _ in range(3):
+        found.append(free_run_id(*place, now))
+        folder = RunFolder.create(*place, found[-1], resumable)
+        folder.write_json("a.json", {})
+        if not (resumable and len(found) == 2):  # which is killed
+            folder.commit({})
+    assert found == ["20250102T030405Z", "20250102T030405Z-2", "20250102T030405Z-3"]
+    assert free_run_id(*place[:3], "ETHUSDT", "20250101", now) == "20250102T030405Z"
 
 
 def test_the_versions_are_those_of_the_installation(tmp_path):

@@ -21,7 +21,7 @@ from mmlab.flows.run import Progress, Steps, logged
 from mmlab.grid.config import LOOK_AHEAD, BacktestParams, Config, parse
 from mmlab.grid.market import Market
 from mmlab.store.candles import AbsentError, Candles, month_of
-from mmlab.store.runs import RunFolder, default_run_id
+from mmlab.store.runs import RunFolder, free_run_id
 from mmlab.tape.bars import Hole, holes, settlement_holes
 
 SHOWN = 3  # gaps that are told in full
@@ -217,8 +217,9 @@ def begin_grid(where: Where, method: str, config: Config, coins: list[Coin], pro
     Raises UsageError for a run id that is taken.
     """
     symbol, days = together([coin.symbol for coin in coins]), days_of(coins)
-    run_id = where.run_id or default_run_id(datetime.now(UTC))
-    folder = RunFolder.create(where.out_root, "grid", method, symbol, str(days), run_id)
+    place = (where.out_root, "grid", method, symbol, str(days))
+    run_id = where.run_id or free_run_id(*place, datetime.now(UTC))
+    folder = RunFolder.create(*place, run_id)
     kind, log_root = f"grid/{method}", where.log_root or where.out_root / "logs"
     with logged(folder, log_root, kind, symbol, str(days), run_id, where.log_level) as log:
         log.info("%s of %s %s from %s", kind, symbol, days, where.data_root)

@@ -14,7 +14,7 @@ from typing import Any
 from mmlab.core.instrument import Instrument
 from mmlab.core.spans import Days
 from mmlab.store.lake import DayRef, Lake
-from mmlab.store.runs import RunFolder, default_run_id, open_log
+from mmlab.store.runs import RunFolder, free_run_id, open_log
 
 Progress = Callable[[str, int, int], None]  # (what, done, of how many)
 
@@ -137,8 +137,9 @@ def begin(
         refs = lake.find_any(job.symbol, job.days, job.venue)
     if job.tick_size is not None:
         instrument = Instrument(instrument.venue, instrument.symbol, job.tick_size, instrument.lot_size)
-    run_id = job.run_id or default_run_id(datetime.now(UTC))
-    folder = RunFolder.create(job.out_root, kind, method, job.symbol, str(job.days), run_id, resumable)
+    place = (job.out_root, kind, method, job.symbol, str(job.days))
+    run_id = job.run_id or free_run_id(*place, datetime.now(UTC))
+    folder = RunFolder.create(*place, run_id, resumable)
     log_kind = f"{kind}/{method}" if method else kind
     log_root = job.log_root or job.out_root / "logs"
     with logged(folder, log_root, log_kind, job.symbol, str(job.days), run_id, job.log_level) as log:

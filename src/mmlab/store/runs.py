@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import logging
 import os
 import platform
@@ -35,6 +36,15 @@ LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 def default_run_id(now: datetime) -> str:
     """A run's name from the UTC time it began, like 20250101T120000Z."""
     return f"{now:%Y%m%dT%H%M%SZ}"
+
+
+def free_run_id(out_root: Path, kind: str, method: str | None, symbol: str, day: str, now: datetime) -> str:
+    """`default_run_id`, with a number behind it where another run of its kind, symbol and day has that name."""
+    folder, name = _folder(out_root, kind, method, symbol, day), default_run_id(now)
+    names = itertools.chain([name], (f"{name}-{n}" for n in itertools.count(2)))
+    return next(
+        name for name in names if not any((folder / f"{mark}run={name}").exists() for mark in ("", ".partial-"))
+    )
 
 
 class RunFolder:
