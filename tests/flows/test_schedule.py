@@ -23,6 +23,7 @@ from mmlab.calib.spec import AutoDeltas, FitSpec, ProbeSpec, ScheduleSpec
 from mmlab.core import schemas
 from mmlab.core.errors import DataError, LakeError, UsageError
 from mmlab.core.spans import NS_PER_DAY, NS_PER_MIN, NS_PER_S, Days, day_start_ns
+from mmlab.flows import tape
 from mmlab.flows.calibrate import CalibrateSpec
 from mmlab.flows.run import Job
 from mmlab.flows.schedule import ScheduleResult, calibrate_schedule
@@ -111,6 +112,19 @@ def test_a_schedule_read_day_by_day_is_the_schedule_of_the_whole_tape(root, tmp_
     assert got["points"].equals(points)
     assert got["window_metrics"].drop("condition").equals(whole.metrics.drop("condition"))
     assert got["window_metrics"]["condition"].unique().to_list() == ["complete"]
+
+
+def test_progress_is_told_window_by_window_as_prints_are_counted(root, tmp_path, monkeypatch):
+    """In small pieces: it never goes back, ends at the number of windows, and stops more often than days are read."""
+    monkeypatch.setattr(tape, "PIECE", 1 << 12)
+    told: list[tuple[str, int, int]] = []
+    made = calibrate_schedule(job(root, ALL_DAYS, out=tmp_path), CALIBRATION, ROLLING, lambda *done: told.append(done))
+    windows = [(done, total) for what, done, total in told if what == "windows"]
+    total = made.windows.height
+    assert {of for _, of in windows} == {total}
+    assert [done for done, _ in windows] == sorted(done for done, _ in windows)
+    assert windows[-1] == (total, total)
+    assert len({done for done, _ in windows}) > 20
 
 
 def test_the_artifacts_say_what_the_tables_say(root, tmp_path):

@@ -120,6 +120,10 @@ class Roller:
             raise too_short(self._data_start, end, self.spec)
         return made
 
+    def steps_by(self, t: int) -> int:
+        """How many steps have started by an instant, handed out or not."""
+        return self.steps + max((t - self._next_step) // self.spec.step_ns + 1, 0)
+
     def state(self) -> dict[str, Arrays]:
         """All that later steps depend on; `restore` of a Roller made alike goes on from it."""
         at = [self._next_step, self._next_point, self.steps, self._good[2]]

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from mmlab.calib.collect import Prints
 from mmlab.calib.run import check_specs
 from mmlab.calib.schedule import Roller, Schedule, entries, first_step
 from mmlab.calib.spec import ScheduleSpec
@@ -106,14 +107,14 @@ def _roll(run: Run, reader: TapeReader, roller: Roller, spec: CalibrateSpec, ste
     note = json.loads(json.dumps({"spec": {**spec.flat(), **asdict(roller.spec)}, "inputs": run.inputs()}))
     done = _resumed(run, roller, note, resume)
     rest: list[Schedule] = []
+
     for i, (depth, trades) in enumerate(reader.chunks(done), done):
-        rest = [roller.add(depth, trades)]
+        rest = [roller.add(depth, _shown(run, roller, trades, steps))]
         if i + 1 < len(reader.refs):
             _write(run, rest)
             rest = []
             if run.folder.resumable:
                 run.folder.save({**note, "days": i + 1}, roller.state())
-        run.progress("windows", min(roller.steps, steps), steps)
     try:
         rest.append(roller.close())
     except DataError:
@@ -121,6 +122,14 @@ def _roll(run: Run, reader: TapeReader, roller: Roller, spec: CalibrateSpec, ste
         raise
     _write(run, rest)
     run.progress("windows", steps, steps)
+
+
+def _shown(run: Run, roller: Roller, prints: Prints, steps: int) -> Iterator[pl.DataFrame]:
+    """Prints in pieces; of each that was counted, how many windows it has brought to their end is shown."""
+    for piece in [prints] if isinstance(prints, pl.DataFrame) else prints:
+        yield piece
+        if piece.height:
+            run.progress("windows", min(roller.steps_by(int(piece["recv_ns"][-1])), steps), steps)
 
 
 def _resumed(run: Run, roller: Roller, note: dict[str, Any], resume: bool) -> int:
