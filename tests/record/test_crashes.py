@@ -9,24 +9,27 @@ import random
 import shutil
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import polars as pl
 import pytest
+from msgspec import structs
 
 from mmlab.core.errors import UsageError
 from mmlab.core.record import Kind, Record, mark
 from mmlab.core.spans import NS_PER_S
 from mmlab.flows.compact import compact, journal_root, recover
-from mmlab.flows.record_start import lock_symbols
+from mmlab.flows.record_start import Before, lock_symbols, recorded_before, resume_details
 from mmlab.serve.faults import Fault
 from mmlab.serve.market import SynthSpec
 from mmlab.store import journal_file
 from mmlab.store.journal_file import SegmentReader, repack, seal_open
 from mmlab.store.lake import Lake
+from mmlab.store.manifest import read_manifest, write_manifest
 from reference.child import stand, start, start_compact, wait_for
-from reference.loopback import SYMBOL, check, check_lake, market, play, read, record, spec_for
+from reference.loopback import SPEC, SYMBOL, check, check_lake, market, play, read, record, spec_for
 
 KILLS = 100
 LOADED = SynthSpec(updates_per_s=150, prints_per_s=150, levels=30)
@@ -100,6 +103,24 @@ def kept(tmp_path_factory):
     check(played)
     (path,) = journal_root(root, "binance-spot").glob("*/*.mmj")
     return path, root
+
+
+def test_a_run_that_was_killed_before_its_first_message_is_not_where_recording_ended(kept, tmp_path):
+    """It may have kept no more than its start: the next run goes on from the one before, and declares all between."""
+    root = Path(shutil.copytree(kept[1], tmp_path / "lake"))
+    [ref] = Lake(root).days(symbol=SYMBOL)
+    manifest = read_manifest(ref.path)
+    ended = max(manifest.segments.values(), key=lambda entry: entry.last_ns)
+    assert ended.frames
+    assert ended.last_ids.keys() >= {"depth", "trade"}
+    spec, at, now = replace(SPEC, data_root=root), ended.last_ns + 5 * NS_PER_S, ended.last_ns + 10 * NS_PER_S
+    killed = structs.replace(
+        ended, records=2, frames=0, first_ns=at, last_ns=at, why="crash", rows={"events": 2}, last_ids={}
+    )
+    write_manifest(ref.path, structs.replace(manifest, segments={**manifest.segments, "9999999999999/00001": killed}))
+    assert recorded_before(spec, SYMBOL, now) == Before(ended.last_ns, ended.last_ids)
+    [details] = resume_details(spec, now, 0)
+    assert (details["from_ns"], details["trade"]) == (ended.last_ns, ended.last_ids["trade"])
 
 
 def placed(kept: tuple[Path, Path], root: Path) -> Path:

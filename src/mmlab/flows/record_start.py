@@ -46,11 +46,15 @@ def lock_symbols(spec: RecordSpec) -> list[Lock]:
 
 
 def recorded_before(spec: RecordSpec, symbol: str, now_ns: int) -> Before | None:
-    """The newest entry of today's and yesterday's manifests; raises LakeError if it lies in the future."""
+    """The newest entry of today's and yesterday's manifests; raises LakeError if it lies in the future.
+
+    A run that was killed before its first message has recorded nothing: where it ended is not where recording did,
+    and it may not even have written down which ids it was to go on from.
+    """
     found: Before | None = None
     for manifest in _manifests(spec, symbol, now_ns):
         for entry in manifest.segments.values():
-            if entry.why != "later" and (found is None or entry.last_ns > found.last_ns):
+            if entry.why != "later" and entry.frames and (found is None or entry.last_ns > found.last_ns):
                 found = Before(entry.last_ns, entry.last_ids)
     if found is not None and found.last_ns - now_ns > FAR_NS:
         raise LakeError(
