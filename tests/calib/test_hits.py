@@ -126,7 +126,7 @@ def test_counts_and_exposure_equal_the_obvious_loop(
     got = sums(
         laid, print_table(prints), INSTRUMENT, spec, origin_ns=TAPE_START, bucket_ns=bucket_ns, n_buckets=n_buckets
     )
-    merged = merge(gaps)
+    merged = slow.merged(gaps)
     slow_laid = slow.probes(frames, merged, dwell_ms * 1_000_000, Fraction(threshold))
     assert laid.start_ns.tolist() == [p.start[0] for p in slow_laid]
     assert laid.end_ns.tolist() == [p.end[0] for p in slow_laid]
@@ -145,17 +145,6 @@ def test_counts_and_exposure_equal_the_obvious_loop(
                 assert cell == (want.exposure_ns, want.hits, want.lots)
                 if rule == "first_hit":
                     assert got.rings[b, s, d] == want.rings
-
-
-def merge(gaps: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Overlapping holes as one."""
-    out: list[tuple[int, int]] = []
-    for a, b in sorted(gaps):
-        if out and a <= out[-1][1]:
-            out[-1] = (out[-1][0], max(out[-1][1], b))
-        else:
-            out.append((a, b))
-    return out
 
 
 @settings(max_examples=40, deadline=None)

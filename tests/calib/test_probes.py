@@ -84,24 +84,13 @@ def test_intervals_equal_the_obvious_loop_however_the_frames_come(
         patch.setattr(probes, "LEAST_ROWS", 0)
         patch.setattr(probes, "AT_ONCE", at_once)
         laid = joined(*(layer.add(part) for part in parts_of), layer.close())
-    merged = [(a * MS, b * MS) for a, b in merge([(a, a + width) for a, width in gaps])]
+    merged = [(a * MS, b * MS) for a, b in slow.merged([(a, a + width) for a, width in gaps])]
     want = slow.probes(frames, merged, dwell * MS, Fraction(threshold))
     last = np.iinfo(np.int64).max
     assert list(zip(laid.start_ns.tolist(), laid.start_seq.tolist(), strict=True)) == [p.start for p in want]
     ends = [(ns, last if seq == float("inf") else seq) for ns, seq in (p.end for p in want)]
     assert list(zip(laid.end_ns.tolist(), laid.end_seq.tolist(), strict=True)) == ends
     assert laid.mid2.tolist() == [int(2 * p.mid) for p in want]
-
-
-def merge(gaps: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Overlapping or touching spans as one."""
-    out: list[tuple[int, int]] = []
-    for a, b in sorted(gaps):
-        if out and a <= out[-1][1]:
-            out[-1] = (out[-1][0], max(out[-1][1], b))
-        else:
-            out.append((a, b))
-    return out
 
 
 def test_in_a_market_that_stands_still_the_dwell_alone_lays_probes():

@@ -67,6 +67,17 @@ def probes(frames: list[Frame], gaps: list[tuple[int, int]], dwell_ns: int, thre
     return out
 
 
+def merged(gaps: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Overlapping holes as one."""
+    out: list[tuple[int, int]] = []
+    for a, b in sorted(gaps):
+        if out and a <= out[-1][1]:
+            out[-1] = (out[-1][0], max(out[-1][1], b))
+        else:
+            out.append((a, b))
+    return out
+
+
 def is_hit(p: Print, probe: Probe, side: int, delta: int, through: bool, taker_side: bool) -> bool:
     """Whether a print reaches the probe's price (side +1: the bid)."""
     if taker_side and p.taker != -side:
