@@ -225,7 +225,7 @@ def main() -> None:
         row(f"mmlab {version('mmlab')}", f"`calibrate schedule`, {DELTAS} distances", ours, inside[0], ours),
         row(them, "as the tutorial has it, whole book", written, inside[1], ours),
         row(them, "light: the touch alone, fits cached", light, inside[2], ours),
-        row(f"mmlab {version('mmlab')}", "its very first process", first, None, first),
+        row(f"mmlab {version('mmlab')}", "its very first process, kernels compiled", first, None, first),
         row(them, "light, its very first process", first_light, None, first),
     ]
     head = (

@@ -11,12 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmlab.calib import probes
+from mmlab.calib import cells, layout, pass_kernels, probes
 from mmlab.calib.hits import sums
 from mmlab.calib.probes import Intervals, Layer, intervals, joined, pieces
 from mmlab.calib.spec import ProbeSpec
 from mmlab.core.errors import DataError, TableError
-from mmlab.core.instrument import Instrument
+from mmlab.core.instrument import OFF_GRID, Instrument
+from mmlab.core.schemas import COUNT_RULES
+from mmlab.core.spans import NS_PER_S
 from reference import probes as slow
 
 INSTRUMENT = Instrument("binance-spot", "BTCUSDT", "0.01", "0.001")
@@ -135,6 +137,22 @@ def test_a_frame_that_is_late_is_named_by_its_row_of_the_whole():
 def test_a_price_off_the_grid_is_named_by_its_row_of_the_whole():
     with pytest.raises(TableError, match=r"row 15000: 10\.005 is not a multiple of the tick size"):
         intervals(chunked(20_000, 10.005, 15_000), gap_table([]), INSTRUMENT, ProbeSpec((1,)))
+
+
+def test_what_kernels_state_again_is_what_is_stated_elsewhere():
+    """Constants that they take in have to lie beside them, or a change would not be seen."""
+    assert pass_kernels.OFF_GRID == OFF_GRID
+    assert (pass_kernels.SAMPLE_NS, pass_kernels.NS_PER_US, cells.NS_PER_S) == (NS_PER_S, 1_000, NS_PER_S)
+    assert [COUNT_RULES[i] for i in (layout.FIRST_HIT, layout.SWEEPS, layout.ALL_HITS)] == list(COUNT_RULES)
+    assert COUNT_RULES == ("first_hit", "sweeps", "all_hits")
+
+
+@pytest.mark.parametrize("price", [float("nan"), float("inf"), -float("inf"), 1e300])
+@pytest.mark.parametrize("row", [0, 7_000, 19_999])
+def test_a_price_that_is_no_number_is_off_the_grid(price, row):
+    """Wherever it stands among those that are rounded at once."""
+    with pytest.raises(TableError, match=f"row {row}: .* is not a multiple"):
+        intervals(chunked(20_000, price, row), gap_table([]), INSTRUMENT, ProbeSpec((1,)))
 
 
 @pytest.mark.parametrize(("origin", "buckets"), [(1, 10), (0, 2)])

@@ -12,7 +12,6 @@ import importlib
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -210,15 +209,12 @@ def _version(module: str) -> str:
 def _keep(data: bytes, path: Path) -> None:
     """Write a file that is there whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    number, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with os.fdopen(number, "wb") as out:
-            out.write(data)
-        os.chmod(name, 0o644)  # whoever shares the folder may run it
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _types(kind: str) -> Sequence[Any]:

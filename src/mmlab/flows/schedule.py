@@ -107,7 +107,6 @@ def _roll(run: Run, reader: TapeReader, roller: Roller, spec: CalibrateSpec, ste
     note = json.loads(json.dumps({"spec": {**spec.flat(), **asdict(roller.spec)}, "inputs": run.inputs()}))
     done = _resumed(run, roller, note, resume)
     rest: list[Schedule] = []
-
     for i, (depth, trades) in enumerate(reader.chunks(done), done):
         rest = [roller.add(depth, _shown(run, roller, trades, steps))]
         if i + 1 < len(reader.refs):
